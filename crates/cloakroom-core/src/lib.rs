@@ -1,0 +1,1 @@
+//! What a PHP-compatible session is: ids, cookies, settings, lifecycle, and the store contract.

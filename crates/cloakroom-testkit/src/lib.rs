@@ -1,0 +1,1 @@
+//! Conformance suite for cloakroom stores, real servers as child processes, PHP as judge.

@@ -1,0 +1,1 @@
+//! Server-side sessions for Rust that are, byte for byte, PHP's.

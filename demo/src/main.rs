@@ -1,0 +1,2 @@
+//! A pizza shop that shows the life of a session.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Small programs on cloakroom; the probe and the race table.

@@ -1,0 +1,1 @@
+//! cloakroom sessions in PHP's own files.

@@ -1,0 +1,1 @@
+//! cloakroom as a tower layer, for axum and friends.
