@@ -1,0 +1,94 @@
+//! The two limits of every call to a store: time spent talking to it, and time spent waiting for somebody's lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{Error, Result};
+
+/// How long a store may take for one call.
+///
+/// The time for talking to the store is one budget for a whole request: each [`io`](Deadline::io) takes from it what
+/// it used. Waiting for a live holder of a lock does not count in it and has a limit of its own, which runs from
+/// the moment the call was begun.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    budget: Arc<Budget>,
+    lock_wait: Duration,
+    wait_until: Instant,
+}
+
+#[derive(Debug)]
+struct Budget {
+    left: AtomicU64,
+}
+
+impl Deadline {
+    /// A fresh budget of `io_timeout`, and a limit for waiting for locks that begins now.
+    pub fn new(io_timeout: Duration, lock_wait: Duration) -> Deadline {
+        let left = AtomicU64::new(nanos(io_timeout));
+        Deadline { budget: Arc::new(Budget { left }), lock_wait, wait_until: Instant::now() + lock_wait }
+    }
+
+    /// The same budget, with another limit for waiting that begins now.
+    #[must_use]
+    pub fn with_lock_wait(&self, lock_wait: Duration) -> Deadline {
+        Deadline { budget: Arc::clone(&self.budget), lock_wait, wait_until: Instant::now() + lock_wait }
+    }
+
+    /// When waiting for a lock has to end.
+    pub fn wait_until(&self) -> Instant {
+        self.wait_until
+    }
+
+    /// How long this call may wait for a lock in all.
+    pub fn lock_wait(&self) -> Duration {
+        self.lock_wait
+    }
+
+    /// What is left of the time for talking to the store.
+    pub fn io_left(&self) -> Duration {
+        Duration::from_nanos(self.budget.left.load(Ordering::Relaxed))
+    }
+
+    /// Runs one exchange with the store within what is left of the budget; [`ErrorKind::Unavailable`] beyond it.
+    ///
+    /// Do not wait for locks in it.
+    ///
+    /// [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
+    pub async fn io<F: Future>(&self, exchange: F) -> Result<F::Output> {
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(self.io_left(), exchange).await;
+        self.spend(begun.elapsed());
+        answer.map_err(|_| Error::unavailable("the store did not answer in time"))
+    }
+
+    /// Takes time from the budget that was spent outside of [`io`](Deadline::io).
+    pub fn spend(&self, used: Duration) {
+        let used = nanos(used);
+        let update = |left: u64| Some(left.saturating_sub(used));
+        let _ = self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_for_all_exchanges_together() {
+        let deadline = Deadline::new(Duration::from_millis(250), Duration::from_secs(5));
+        let later = deadline.with_lock_wait(Duration::from_secs(1));
+        deadline.io(tokio::time::sleep(Duration::from_millis(200))).await.unwrap();
+        let error = later.io(tokio::time::sleep(Duration::from_millis(200))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(deadline.io_left(), Duration::ZERO);
+    }
+}
