@@ -1,0 +1,149 @@
+//! Locks: one holder a record, first come, first served.
+//!
+//! A lock is never free while somebody waits for it: whoever gives it back hands it to the first of the queue. A lock
+//! that arrives after its waiter left is passed on, since the lease then drops within the channel.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+
+use cloakroom_core::store::{BoxFuture, Lease};
+use cloakroom_core::{Deadline, Error, Key, Result};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::table::Table;
+
+/// Who holds the lock of one record, and who waits for it.
+#[derive(Default)]
+pub(crate) struct Queue {
+    locked: bool,
+    tickets: u64,
+    waiters: VecDeque<(u64, oneshot::Sender<MemoryLease>)>,
+}
+
+impl Queue {
+    pub(crate) fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Takes a lock that is free.
+    pub(crate) fn take(&mut self) {
+        self.locked = true;
+    }
+
+    /// A place at the end of the queue.
+    pub(crate) fn join(&mut self, table: &Arc<Table>, key: &Key) -> Waiting {
+        let (sender, receiver) = oneshot::channel();
+        self.tickets += 1;
+        self.waiters.push_back((self.tickets, sender));
+        Waiting { place: Place { table: Arc::clone(table), key: key.clone(), ticket: self.tickets }, receiver }
+    }
+}
+
+/// A held lock. It cannot be lost: only dropping it, or a commit with it, gives the lock to somebody else.
+pub(crate) struct MemoryLease {
+    table: Option<Arc<Table>>,
+    key: Key,
+}
+
+impl MemoryLease {
+    /// Stands for a lock that the caller has just taken.
+    pub(crate) fn new(table: &Arc<Table>, key: &Key) -> MemoryLease {
+        MemoryLease { table: Some(Arc::clone(table)), key: key.clone() }
+    }
+
+    /// The lease of this very record of this very store, given back by a caller.
+    pub(crate) fn recognise(lease: Box<dyn Lease>, table: &Arc<Table>, key: &Key) -> Result<MemoryLease> {
+        let Ok(lease) = lease.into_any().downcast::<MemoryLease>() else {
+            return Err(Error::misuse("commit with a lease of another kind of store"));
+        };
+        let ours = lease.table.as_ref().is_some_and(|theirs| Arc::ptr_eq(theirs, table));
+        if !ours || lease.key.record() != key.record() {
+            return Err(Error::misuse("commit with the lease of another record"));
+        }
+        Ok(*lease)
+    }
+}
+
+impl Lease for MemoryLease {
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        drop(self);
+        Box::pin(ready(()))
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl fmt::Debug for MemoryLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryLease({})", self.key.tag())
+    }
+}
+
+impl Drop for MemoryLease {
+    fn drop(&mut self) {
+        if let Some(table) = self.table.take() {
+            hand_on(table, self.key.clone());
+        }
+    }
+}
+
+/// Gives the lock to the first who still waits for it, or frees it.
+fn hand_on(table: Arc<Table>, key: Key) {
+    let mut lease = MemoryLease { table: Some(table), key };
+    while let Some(table) = lease.table.take() {
+        let mut shard = table.shard(&lease.key);
+        let Some(queue) = shard.queue(&lease.key) else { return };
+        let Some((_, next)) = queue.waiters.pop_front() else {
+            queue.locked = false;
+            shard.tidy(&lease.key);
+            return;
+        };
+        drop(shard);
+        lease.table = Some(table);
+        match next.send(lease) {
+            Ok(()) => return,
+            Err(refused) => lease = refused,
+        }
+    }
+}
+
+/// A place in a queue, and the lock when its turn has come.
+pub(crate) struct Waiting {
+    place: Place,
+    receiver: oneshot::Receiver<MemoryLease>,
+}
+
+impl Waiting {
+    /// Waits for the turn, at most to the deadline.
+    pub(crate) async fn turn(self, deadline: &Deadline) -> Result<MemoryLease> {
+        let Waiting { place: _place, receiver } = self;
+        let begun = Instant::now();
+        match timeout_at(deadline.wait_until(), receiver).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(_)) => Err(Error::unavailable("the queue of a lock is gone")),
+            Err(_) => Err(Error::locked(begun.elapsed())),
+        }
+    }
+}
+
+/// Leaves the queue when dropped.
+struct Place {
+    table: Arc<Table>,
+    key: Key,
+    ticket: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut shard = self.table.shard(&self.key);
+        if let Some(queue) = shard.queue(&self.key) {
+            queue.waiters.retain(|(ticket, _)| *ticket != self.ticket);
+        }
+    }
+}
