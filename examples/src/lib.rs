@@ -1,1 +1,1 @@
-//! Small programs on cloakroom; the probe and the race table.
+//! Small programs on cloakroom. The programs themselves are this package's examples, beside this folder.

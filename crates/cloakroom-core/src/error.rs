@@ -204,6 +204,20 @@ impl StdError for Error {
     }
 }
 
+impl From<cloakroom_php::Error> for Error {
+    #[cold]
+    fn from(error: cloakroom_php::Error) -> Error {
+        let kind = if error.is_data() {
+            ErrorKind::Corrupt
+        } else if error.is_type() {
+            ErrorKind::Mismatch
+        } else {
+            ErrorKind::Unsupported
+        };
+        Error::new(kind, error.to_string()).with_source(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

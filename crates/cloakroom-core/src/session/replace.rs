@@ -1,0 +1,126 @@
+//! The verb `rotate`: a new id for a live session, to which the old one leads for a few seconds.
+
+use super::Session;
+use super::state::{Found, State};
+use super::update::{NEW_IDS, unexpected};
+use crate::store::{Claim, Expect, Outcome, Payload, Put, Record};
+use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, moved};
+
+impl Session {
+    /// Gives the session a new id, for periodic renewal. The browser gets it with this response; requests that are
+    /// still on their way with the old one are led to it for [`rotation_grace`](crate::Settings::rotation_grace).
+    ///
+    /// However many requests do this at once with one old id, there is one new one. Without a session, an empty one
+    /// is begun. At a login use [`Started::regenerate_id`](super::Started::regenerate_id) instead, which leaves nothing
+    /// under the old id.
+    pub async fn rotate(&self) -> Result<SessionId> {
+        let mut state = self.enter().await?;
+        if state.gone {
+            return Err(Error::gone());
+        }
+        state.must_mark()?;
+        let deadline = state.update_deadline();
+        let Some(old) = state.id.clone() else { return state.create_empty().await };
+        let engine = state.engine.clone();
+        let rotated = state.engine.complete(rotate(engine, Key::from_id(&old), deadline)).await;
+        match rotated {
+            Ok(Rotated::Now(id)) => {
+                state.seen = true;
+                state.found = Found::Unknown;
+                state.mark(id.clone());
+                Ok(id)
+            }
+            Ok(Rotated::Before(id)) => {
+                state.follow(id.clone());
+                state.look().await?;
+                Ok(state.id.clone().unwrap_or(id))
+            }
+            Ok(Rotated::Absent) => {
+                state.absent()?;
+                state.create_empty().await
+            }
+            Err(error) => {
+                state.found = Found::Unknown;
+                Err(error)
+            }
+        }
+    }
+}
+
+enum Rotated {
+    Now(SessionId),
+    /// Another request has done it.
+    Before(SessionId),
+    Absent,
+}
+
+/// The new record exists before the old one becomes a pointer to it: a crash in between leaves a usable session.
+async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated> {
+    let locked = engine.store().lock(&old, Claim::Existing, &deadline).await?;
+    let Some((lease, record)) = locked.and_then(|locked| Some((locked.lease, locked.record?))) else {
+        return Ok(Rotated::Absent);
+    };
+    let state = State::new(engine);
+    let now = state.engine.unix_time();
+    match moved::read(&state.parse(&record)?, now) {
+        moved::Move::Stayed => {}
+        moved::Move::To(id) => {
+            lease.release().await;
+            return Ok(Rotated::Before(id));
+        }
+        moved::Move::Over => {
+            lease.release().await;
+            return Ok(Rotated::Absent);
+        }
+    }
+    let new = copy(&state.engine, record, &deadline).await?;
+    let settings = state.engine.settings();
+    let grace = settings.rotation_grace;
+    let put = if grace.is_zero() {
+        Put::Remove
+    } else {
+        let until = now.saturating_add(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
+        Put::Payload(Payload::new(moved::write(settings.serialize_handler, &new, until)?, grace))
+    };
+    match state.engine.store().commit(&old, Expect::Held(lease), put, &deadline).await {
+        Ok(Outcome::Done(_) | Outcome::Removed(_)) => Ok(Rotated::Now(new)),
+        // The reply was lost, and the browser needs the id under which the session can be found either way.
+        Err(error) if error.may_have_been_applied() => {
+            tracing::warn!(session = %old.tag(), %error, "it is unknown whether the old id still holds a session");
+            Ok(Rotated::Now(new))
+        }
+        outcome => {
+            // The old session lives on or is gone: the copy must not.
+            let removed = state.engine.store().commit(&Key::from_id(&new), Expect::Any, Put::Remove, &deadline).await;
+            if let Err(error) = removed {
+                tracing::warn!(%error, "the copy of a session that was not rotated stays until it expires");
+            }
+            match outcome? {
+                Outcome::Gone => Ok(Rotated::Absent),
+                outcome => Err(unexpected(&outcome)),
+            }
+        }
+    }
+}
+
+async fn copy(engine: &Engine, record: Record, deadline: &Deadline) -> Result<SessionId> {
+    let payload = Payload { columns: record.columns, ..Payload::new(record.payload, engine.settings().lifetime()) };
+    for _ in 0..NEW_IDS {
+        let id = engine.new_id()?;
+        let put = Put::Payload(payload.clone());
+        match engine.store().commit(&Key::from_id(&id), Expect::Absent, put, deadline).await? {
+            Outcome::Done(_) => return Ok(id),
+            Outcome::Taken => {}
+            outcome => return Err(unexpected(&outcome)),
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
+}
+
+impl State {
+    async fn create_empty(&mut self) -> Result<SessionId> {
+        let bag = self.empty();
+        self.create(bag).await?;
+        self.id.clone().ok_or_else(Error::gone)
+    }
+}

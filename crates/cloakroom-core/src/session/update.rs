@@ -1,0 +1,203 @@
+//! The verb `update`: a change as one atomic step, without holding anything while the handler thinks.
+
+use bytes::Bytes;
+use cloakroom_php::Bag;
+
+use super::Session;
+use super::state::{Found, Present, State};
+use crate::store::{Claim, Expect, Outcome, Payload, Put, Version};
+use crate::{Draft, Error, ErrorKind, Key, Result};
+
+/// After so many conflicts the lock is taken.
+const CONFLICTS: u32 = 4;
+/// So often a new id may turn out to be taken; twice has never happened to anybody.
+pub(super) const NEW_IDS: u32 = 3;
+
+impl Session {
+    /// Changes the session in one atomic step: what `f` did is in the store when this returns.
+    ///
+    /// `f` may run several times, each time on fresh data, because another request was faster; it must do nothing but
+    /// compute. An update that changes nothing writes nothing and marks nobody; one whose closure fails commits
+    /// nothing. A session that does not exist is made, under a new id.
+    pub async fn update<T, F>(&self, f: F) -> Result<T>
+    where
+        F: FnMut(&mut Draft) -> Result<T> + Send,
+    {
+        self.try_update(f).await
+    }
+
+    /// [`update`](Session::update) for closures with an error type of their own.
+    pub async fn try_update<T, E, F>(&self, mut f: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: FnMut(&mut Draft) -> Result<T, E> + Send,
+    {
+        let mut state = self.enter().await?;
+        // What an earlier read of this request gave is good enough for a first attempt; the store has the last word.
+        let mut fresh = matches!(state.found, Found::Unknown);
+        let mut conflicts = 0;
+        loop {
+            state.look().await?;
+            let (before, version) = match &state.found {
+                Found::Present(Present { bag, version, .. }) => (bag.clone(), Some(version.clone())),
+                Found::Unknown | Found::Absent => (state.empty(), None),
+            };
+            let mut draft = Draft::new(before.clone());
+            let result = f(&mut draft);
+            if result.is_err() || draft.as_bytes() == before.as_bytes() {
+                state.keep_alive = true;
+                // A decision not to change is checked, too.
+                if fresh || state.id.is_none() || state.is_still(version.as_ref()).await? {
+                    return result;
+                }
+                fresh = true;
+                continue;
+            }
+            let Some(version) = version else {
+                state.create(draft.into_bag()).await?;
+                return result;
+            };
+            let attempt = if conflicts < CONFLICTS {
+                state.replace(draft.into_bag(), &version).await?
+            } else {
+                Attempt::Conflict
+            };
+            match attempt {
+                Attempt::Done => return result,
+                Attempt::Conflict if conflicts < CONFLICTS => conflicts += 1,
+                Attempt::Conflict => {
+                    if let Some(result) = state.update_locked(&mut f).await? {
+                        return result;
+                    }
+                }
+            }
+            fresh = true;
+        }
+    }
+}
+
+enum Attempt {
+    Done,
+    /// Another request was faster; the state has what it left.
+    Conflict,
+}
+
+impl State {
+    /// Asks again whether the session is as it was. If it is not, the state has what it is now.
+    async fn is_still(&mut self, version: Option<&Version>) -> Result<bool> {
+        let seen = self.found.clone();
+        self.found = Found::Unknown;
+        if let Err(error) = self.look().await {
+            // Nothing was learned: what was seen is all there is.
+            if error.kind() != ErrorKind::Gone {
+                self.found = seen;
+            }
+            return Err(error);
+        }
+        Ok(match (&self.found, version) {
+            (Found::Present(now), Some(version)) => now.version == *version,
+            (Found::Absent, None) => true,
+            _ => false,
+        })
+    }
+
+    /// Writes a session that does not exist yet, under a new id.
+    pub(super) async fn create(&mut self, bag: Bag) -> Result<()> {
+        self.must_mark()?;
+        let payload = self.payload(bag.to_bytes())?;
+        let deadline = self.update_deadline();
+        for _ in 0..NEW_IDS {
+            let id = self.engine.new_id()?;
+            let put = Put::Payload(payload.clone());
+            match self.engine.store().commit(&Key::from_id(&id), Expect::Absent, put, &deadline).await? {
+                Outcome::Done(version) => {
+                    self.engine.draw_sweep();
+                    self.mark(id);
+                    self.committed(bag, version);
+                    return Ok(());
+                }
+                Outcome::Taken => {}
+                outcome => return Err(unexpected(&outcome)),
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
+    }
+
+    async fn replace(&mut self, bag: Bag, version: &Version) -> Result<Attempt> {
+        let Some(id) = self.id.clone() else { return Err(Error::gone()) };
+        let put = Put::Payload(self.payload(bag.to_bytes())?);
+        let deadline = self.update_deadline();
+        let outcome = self.engine.store().commit(&Key::from_id(&id), Expect::Is(version), put, &deadline).await;
+        match outcome {
+            Ok(Outcome::Done(version)) => {
+                self.committed(bag, version);
+                Ok(Attempt::Done)
+            }
+            Ok(Outcome::Conflict(record)) => {
+                self.accept(record)?;
+                Ok(Attempt::Conflict)
+            }
+            Ok(Outcome::Gone) => self.absent().map(|()| Attempt::Conflict),
+            Ok(outcome) => Err(unexpected(&outcome)),
+            Err(error) => {
+                if error.may_have_been_applied() {
+                    self.found = Found::Unknown;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The last resort against faster neighbours: the same under the lock. `None` if the session has moved.
+    async fn update_locked<T, E, F>(&mut self, f: &mut F) -> Result<Option<Result<T, E>>>
+    where
+        F: FnMut(&mut Draft) -> Result<T, E> + Send,
+    {
+        let Some(id) = self.id.clone() else { return Err(Error::gone()) };
+        let key = Key::from_id(&id);
+        let deadline = self.update_deadline();
+        let locked = self.engine.store().lock(&key, Claim::Existing, &deadline).await?;
+        let Some((lease, record)) = locked.and_then(|locked| Some((locked.lease, locked.record?))) else {
+            return self.absent().map(|()| None);
+        };
+        let stayed = self.accept(record)?;
+        let Found::Present(Present { bag, .. }) = &self.found else {
+            lease.release().await;
+            return if stayed { self.absent().map(|()| None) } else { Ok(None) };
+        };
+        let before = bag.clone();
+        let mut draft = Draft::new(before.clone());
+        let result = f(&mut draft);
+        if result.is_err() || draft.as_bytes() == before.as_bytes() {
+            lease.release().await;
+            return Ok(Some(result));
+        }
+        let bag = draft.into_bag();
+        let put = Put::Payload(self.payload(bag.to_bytes())?);
+        self.found = Found::Unknown;
+        match self.engine.store().commit(&key, Expect::Held(lease), put, &deadline).await? {
+            Outcome::Done(version) => {
+                self.committed(bag, version);
+                Ok(Some(result))
+            }
+            Outcome::Gone => self.absent().map(|()| None),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    /// What is to be written; an error if it is too large.
+    pub(super) fn payload(&self, bytes: Bytes) -> Result<Payload> {
+        let settings = self.engine.settings();
+        if bytes.len() > settings.max_size {
+            let message = format!("the session would have {} bytes, {} are allowed", bytes.len(), settings.max_size);
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(Payload::new(bytes, settings.lifetime()))
+    }
+}
+
+/// A store's answer that its contract does not allow here.
+#[cold]
+pub(super) fn unexpected(outcome: &Outcome) -> Error {
+    Error::unavailable(format!("the store answered {outcome:?}, which its contract does not allow here"))
+}

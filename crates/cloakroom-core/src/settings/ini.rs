@@ -1,0 +1,99 @@
+//! The text of a php.ini (`Zend/zend_ini_scanner.l`), as far as `session.*` needs it, and how PHP reads numbers and
+//! switches in it.
+
+/// One setting of an ini file.
+pub(super) struct Line {
+    pub(super) number: usize,
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+/// The settings of an ini file in their order; sections and comments are passed over.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> + '_ {
+    text.lines().enumerate().filter_map(|(index, line)| {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with([';', '#', '[']) {
+            return None;
+        }
+        let (name, value) = line.split_once('=')?;
+        Some(Line { number: index + 1, name: name.trim().to_owned(), value: unquote(value.trim()) })
+    })
+}
+
+fn unquote(value: &str) -> String {
+    for quote in ['"', '\''] {
+        if let Some(rest) = value.strip_prefix(quote) {
+            return rest.split_once(quote).map_or(rest, |(inside, _)| inside).to_owned();
+        }
+    }
+    let bare = value.split_once(';').map_or(value, |(value, _)| value).trim_end();
+    match bare.to_ascii_lowercase().as_str() {
+        "on" | "yes" | "true" => "1".into(),
+        "off" | "no" | "false" | "none" | "null" => String::new(),
+        _ => bare.to_owned(),
+    }
+}
+
+/// `zend_ini_parse_bool`.
+pub(super) fn boolean(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "on" | "yes" | "true") || leading_integer(value) != 0
+}
+
+/// `zend_ini_parse_quantity`: an integer with an optional factor `K`, `M` or `G` as its last character; whatever else
+/// follows the digits is passed over (with a warning in PHP).
+pub(super) fn quantity(value: &str) -> i64 {
+    let value = value.trim();
+    let number = leading_integer(value);
+    let factor = match value.bytes().last() {
+        Some(b'k' | b'K') => 1 << 10,
+        Some(b'm' | b'M') => 1 << 20,
+        Some(b'g' | b'G') => 1 << 30,
+        _ => 1,
+    };
+    number.wrapping_mul(factor)
+}
+
+/// C's `atol`, saturating: optional blanks and sign, then digits for as long as there are any.
+pub(super) fn leading_integer(value: &str) -> i64 {
+    let value = value.trim_start();
+    let (negative, digits) = match value.as_bytes().first() {
+        Some(b'-') => (true, &value[1..]),
+        Some(b'+') => (false, &value[1..]),
+        _ => (false, value),
+    };
+    let magnitude = digits.bytes().take_while(u8::is_ascii_digit).fold(0_i64, |number, digit| {
+        number.saturating_mul(10).saturating_add(i64::from(digit - b'0'))
+    });
+    if negative { -magnitude } else { magnitude }
+}
+
+/// PHP's `is_numeric` of a text.
+pub(super) fn is_numeric(text: &str) -> bool {
+    let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    // Rust also takes words such as "inf", which PHP does not.
+    text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'))
+        && text.parse::<f64>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_numbers_and_switches_as_php_does() {
+        assert_eq!([quantity("1h"), quantity(" 12 "), quantity("2K"), quantity("-3"), quantity("x")], [1, 12, 2048, -3, 0]);
+        assert!(["1", "on", "Yes", "TRUE", "-1"].iter().all(|text| boolean(text)));
+        assert!(["0", "", "off", "no", "x"].iter().all(|text| !boolean(text)));
+        assert!(["0", "1e3", " 1", "1 ", "-.5"].iter().all(|text| is_numeric(text)));
+        assert!(["", "abc", "0x1A", "1a", "inf", "nan", "."].iter().all(|text| !is_numeric(text)));
+    }
+
+    #[test]
+    fn reads_lines() {
+        let text = "; c\n[Session]\nsession.name = \"A;B\" ; c\nsession.save_path=/tmp;x\n  session.use_cookies = On\nbare\n";
+        let found: Vec<_> = lines(text).map(|line| (line.number, line.name, line.value)).collect();
+        let expect = [(3, "session.name", "A;B"), (4, "session.save_path", "/tmp"), (5, "session.use_cookies", "1")];
+        assert_eq!(found, expect.map(|(number, name, value)| (number, name.to_owned(), value.to_owned())));
+    }
+}
