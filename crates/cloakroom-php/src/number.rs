@@ -1,0 +1,118 @@
+//! Numbers as PHP writes and reads them: `smart_str_append_double` and `zend_gcvt` (`main/snprintf.c`) for floats,
+//! `parse_iv2` of `var_unserializer.re` for integers.
+
+use std::io::Write as _;
+
+/// PHP's `serialize_precision`: how many digits of a float are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// `-1`, PHP's default: the fewest digits that read back as the same float.
+    #[default]
+    Shortest,
+    /// That many significant digits; `17` was the default up to PHP 7.0. `0` counts as `1`.
+    Digits(u8),
+}
+
+/// An integer's text as PHP takes it: out of range is clamped. The text is known to be `[+-]?[0-9]*`.
+pub(crate) fn parse_int(text: &[u8]) -> i64 {
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    if digits.len() <= 18 {
+        let n = digits.iter().fold(0_i64, |n, d| n * 10 + i64::from(d - b'0'));
+        return if negative { -n } else { n };
+    }
+    let mut n: i64 = 0;
+    for &digit in digits {
+        let digit = i64::from(digit - b'0');
+        n = n.saturating_mul(10);
+        n = if negative { n.saturating_sub(digit) } else { n.saturating_add(digit) };
+    }
+    n
+}
+
+/// A float's text, known to fit PHP's grammar, as `zend_strtod` reads it.
+pub(crate) fn parse_float(text: &[u8]) -> f64 {
+    match text {
+        b"NAN" => f64::NAN,
+        b"INF" => f64::INFINITY,
+        b"-INF" => f64::NEG_INFINITY,
+        _ => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN),
+    }
+}
+
+/// Appends a float as `serialize()` writes it, without `d:` and `;`.
+pub(crate) fn write_float(out: &mut Vec<u8>, value: f64, precision: Precision) {
+    if value.is_nan() {
+        return out.extend_from_slice(b"NAN");
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let value = value.abs();
+    if value.is_infinite() {
+        return out.extend_from_slice(b"INF");
+    }
+    if value == 0.0 {
+        return out.push(b'0');
+    }
+    // `D.DDDe-X`: Rust's shortest and exact digits are the ones that zend_dtoa finds in modes 0 and 2.
+    let mut buffer = [0_u8; 300];
+    let mut rest = &mut buffer[..];
+    let (written, limit) = match precision {
+        Precision::Shortest => (write!(rest, "{value:e}"), 17),
+        Precision::Digits(n) => {
+            let n = usize::from(n.max(1));
+            (write!(rest, "{value:.*e}", n - 1), n)
+        }
+    };
+    debug_assert!(written.is_ok(), "256 digits and an exponent fit");
+    let unused = rest.len();
+    let text = &buffer[..buffer.len() - unused];
+    let e = memchr::memrchr(b'e', text).unwrap_or(text.len());
+    #[expect(clippy::cast_possible_truncation, reason = "a float's exponent has three digits")]
+    let exponent = parse_int(text.get(e + 1..).unwrap_or(b"")) as i32;
+    let mut digits = [0_u8; 300];
+    let mut count = 0;
+    for &byte in &text[..e] {
+        if byte != b'.' {
+            digits[count] = byte;
+            count += 1;
+        }
+    }
+    while count > 1 && digits[count - 1] == b'0' {
+        count -= 1;
+    }
+    shape(out, &digits[..count], exponent, limit);
+}
+
+/// `zend_gcvt`: where the point goes, and when the exponent is written.
+fn shape(out: &mut Vec<u8>, digits: &[u8], exponent: i32, limit: usize) {
+    let point = exponent + 1;
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    if point < -3 || point > limit {
+        out.push(digits[0]);
+        out.push(b'.');
+        out.extend_from_slice(if digits.len() > 1 { &digits[1..] } else { b"0" });
+        out.push(b'E');
+        out.push(if exponent < 0 { b'-' } else { b'+' });
+        out.extend_from_slice(itoa::Buffer::new().format(exponent.unsigned_abs()).as_bytes());
+        return;
+    }
+    let Ok(whole) = usize::try_from(point) else {
+        out.extend_from_slice(b"0.");
+        out.resize(out.len() + point.unsigned_abs() as usize, b'0');
+        return out.extend_from_slice(digits);
+    };
+    if digits.len() <= whole {
+        out.extend_from_slice(digits);
+        out.resize(out.len() + whole - digits.len(), b'0');
+        return;
+    }
+    out.extend_from_slice(if whole == 0 { b"0" } else { &digits[..whole] });
+    out.push(b'.');
+    out.extend_from_slice(&digits[whole..]);
+}

@@ -1,0 +1,442 @@
+//! The grammar of `serialize()`, walked without recursion: `ext/standard/var_unserializer.re`.
+//!
+//! Everything that reads PHP's values goes through here: the index pass with a [`Sink`] that ignores nearly all of
+//! it, the decoders with sinks that build. Lengths wrap at 64 bits and integers clamp, as PHP's do.
+
+use crate::error::{ErrorKind, Fault};
+
+/// PHP's `unserialize_max_depth`.
+pub(crate) const MAX_DEPTH: usize = 4096;
+
+pub(crate) type Scan<T> = Result<T, Fault>;
+
+/// The beginning of a value: all of a scalar, and what stands before the elements of an array or object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Head<'a> {
+    Null,
+    Bool(bool),
+    /// `[+-]?[0-9]+`
+    Int(&'a [u8]),
+    /// A float's text within PHP's grammar.
+    Float(&'a [u8]),
+    Str(&'a [u8]),
+    /// `S:`: the length and the text, in which `\41` is one byte.
+    Escaped(usize, &'a [u8]),
+    Array(u32),
+    Object(&'a [u8], u32),
+    Custom(&'a [u8], &'a [u8]),
+    Enum(&'a [u8], &'a [u8]),
+    /// `R:`: the same variable as that number's.
+    Alias(u64),
+    /// `r:`: the same object as that number's.
+    Handle(u64),
+}
+
+/// A key of an array or object, as it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RawKey<'a> {
+    Int(&'a [u8]),
+    Str(&'a [u8]),
+    Escaped(usize, &'a [u8]),
+}
+
+/// What the walker tells while it walks.
+pub(crate) trait Sink<'a> {
+    /// A key at this nesting depth (1 within the outermost array), beginning at `at`.
+    fn key(&mut self, _key: RawKey<'a>, _depth: usize, _at: usize, _end: usize) -> Scan<()> {
+        Ok(())
+    }
+    /// A value, or its beginning.
+    fn head(&mut self, _head: Head<'a>, _at: usize, _end: usize) -> Scan<()> {
+        Ok(())
+    }
+    /// The end of the innermost array or object.
+    fn close(&mut self, _end: usize) -> Scan<()> {
+        Ok(())
+    }
+}
+
+/// A sink that wants nothing.
+impl Sink<'_> for () {}
+
+/// The walker; its stack is kept from value to value.
+#[derive(Default)]
+pub(crate) struct Walker {
+    // Elements still to come, for each array or object that is open.
+    open: Vec<u32>,
+}
+
+impl Walker {
+    /// Walks one value that begins at `at` and stands `above` levels deep; says where it ends.
+    #[inline]
+    pub(crate) fn value<'a, S: Sink<'a>>(
+        &mut self,
+        buf: &'a [u8],
+        mut at: usize,
+        above: usize,
+        sink: &mut S,
+    ) -> Scan<usize> {
+        self.open.clear();
+        loop {
+            let start = at;
+            let (value, next) = head(buf, at)?;
+            at = next;
+            sink.head(value, start, at)?;
+            let elements = match value {
+                Head::Array(n) => Some(n),
+                Head::Object(_, n) => Some(n),
+                _ => None,
+            };
+            if let Some(n) = elements {
+                // PHP counts an empty array as no level, but an empty object as one.
+                if (n > 0 || matches!(value, Head::Object(..))) && above + self.open.len() >= MAX_DEPTH {
+                    return Err(Fault { kind: ErrorKind::Depth, at: start, what: "nested deeper than 4096 levels" });
+                }
+                self.open.push(n);
+            }
+            loop {
+                let depth = self.open.len();
+                match self.open.last_mut() {
+                    None => return Ok(at),
+                    Some(0) => {
+                        if buf.get(at) != Some(&b'}') {
+                            return Err(fault(buf, at, "expected `}` after the last element"));
+                        }
+                        at += 1;
+                        self.open.pop();
+                        sink.close(at)?;
+                    }
+                    Some(n) => {
+                        *n -= 1;
+                        let start = at;
+                        let (name, next) = key(buf, at)?;
+                        at = next;
+                        sink.key(name, depth, start, at)?;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cold]
+pub(crate) fn fault(buf: &[u8], at: usize, what: &'static str) -> Fault {
+    let kind = if at >= buf.len() { ErrorKind::Truncated } else { ErrorKind::Syntax };
+    Fault { kind, at: at.min(buf.len()), what }
+}
+
+/// Reads the beginning of the value at `at`, and says where what follows begins.
+#[inline]
+pub(crate) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let Some(&[tag, colon]) = buf.get(at..at + 2) else {
+        return Err(fault(buf, buf.len(), "expected a value"));
+    };
+    let at = at + 2;
+    if colon != b':' {
+        return if tag == b'N' && colon == b';' {
+            Ok((Head::Null, at))
+        } else {
+            Err(fault(buf, at - 2, "expected a value"))
+        };
+    }
+    match tag {
+        b'i' => integer(buf, at).map(|(text, next)| (Head::Int(text), next)),
+        b's' => string(buf, at).map(|(text, next)| (Head::Str(text), next)),
+        b'a' => array(buf, at),
+        b'b' => match buf.get(at..at + 2) {
+            Some(b"0;") => Ok((Head::Bool(false), at + 2)),
+            Some(b"1;") => Ok((Head::Bool(true), at + 2)),
+            _ => Err(fault(buf, at, "expected `0;` or `1;`")),
+        },
+        b'd' => float(buf, at),
+        b'O' => object(buf, at),
+        b'S' => escaped(buf, at).map(|(len, text, next)| (Head::Escaped(len, text), next)),
+        b'C' => custom(buf, at),
+        b'E' => enumeration(buf, at),
+        b'R' => reference(buf, at).map(|(n, next)| (Head::Alias(n), next)),
+        b'r' => reference(buf, at).map(|(n, next)| (Head::Handle(n), next)),
+        _ => Err(fault(buf, at - 2, "expected a value")),
+    }
+}
+
+/// Reads a key: an integer or a string; everything else PHP refuses there.
+#[inline]
+pub(crate) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
+    match buf.get(at..at + 2) {
+        Some(b"s:") => string(buf, at + 2).map(|(text, next)| (RawKey::Str(text), next)),
+        Some(b"i:") => integer(buf, at + 2).map(|(text, next)| (RawKey::Int(text), next)),
+        Some(b"S:") => escaped(buf, at + 2).map(|(len, text, next)| (RawKey::Escaped(len, text), next)),
+        Some(_) => Err(fault(buf, at, "expected a key")),
+        None => Err(fault(buf, buf.len(), "expected a key")),
+    }
+}
+
+#[inline]
+fn integer(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
+    let mut end = at;
+    if matches!(buf.get(end), Some(b'-' | b'+')) {
+        end += 1;
+    }
+    let digits = end;
+    while buf.get(end).is_some_and(u8::is_ascii_digit) {
+        end += 1;
+    }
+    if end == digits || buf.get(end) != Some(&b';') {
+        return Err(fault(buf, end, "expected an integer and `;`"));
+    }
+    Ok((&buf[at..end], end + 1))
+}
+
+/// Digits as PHP's `parse_uiv` reads them, and where they end. There must be one.
+#[inline]
+fn digits(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
+    let mut n: u64 = 0;
+    let mut end = at;
+    while let Some(digit) = buf.get(end).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        n = n.wrapping_mul(10).wrapping_add(u64::from(digit));
+        end += 1;
+    }
+    if end == at { Err(fault(buf, at, "expected a number")) } else { Ok((n, end)) }
+}
+
+/// `LEN:"` and where the bytes begin.
+#[inline]
+fn length(buf: &[u8], at: usize) -> Scan<(usize, usize)> {
+    let (len, end) = digits(buf, at)?;
+    if buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'"') {
+        return Err(fault(buf, end, "expected `:\"` after a length"));
+    }
+    let start = end + 2;
+    match usize::try_from(len) {
+        Ok(len) if len <= buf.len() - start => Ok((len, start)),
+        _ => Err(Fault { kind: ErrorKind::Truncated, at, what: "longer than what is left" }),
+    }
+}
+
+#[inline]
+fn string(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
+    let (len, start) = length(buf, at)?;
+    let end = start + len;
+    if buf.get(end) != Some(&b'"') || buf.get(end + 1) != Some(&b';') {
+        return Err(fault(buf, end, "string shorter or longer than its length"));
+    }
+    Ok((&buf[start..end], end + 2))
+}
+
+#[cold]
+fn escaped(buf: &[u8], at: usize) -> Scan<(usize, &[u8], usize)> {
+    let (len, start) = length(buf, at)?;
+    let mut end = start;
+    for _ in 0..len {
+        match buf.get(end) {
+            Some(b'\\') if buf.get(end + 1..end + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
+                end += 3
+            }
+            Some(b'\\') => return Err(fault(buf, end, "expected two hexadecimal digits")),
+            Some(_) => end += 1,
+            None => return Err(fault(buf, end, "string shorter than its length")),
+        }
+    }
+    if buf.get(end) != Some(&b'"') || buf.get(end + 1) != Some(&b';') {
+        return Err(fault(buf, end, "string shorter or longer than its length"));
+    }
+    Ok((len, &buf[start..end], end + 2))
+}
+
+/// The bytes of an `S:` string or key.
+pub(crate) fn unescape(len: usize, text: &[u8]) -> Vec<u8> {
+    let nibble = |b: u8| match b {
+        b'0'..=b'9' => b - b'0',
+        _ => (b | 0x20).wrapping_sub(b'a').wrapping_add(10) & 15,
+    };
+    let mut out = Vec::with_capacity(len);
+    let mut rest = text;
+    loop {
+        match rest {
+            [b'\\', high, low, tail @ ..] => {
+                out.push(nibble(*high) << 4 | nibble(*low));
+                rest = tail;
+            }
+            [byte, tail @ ..] => {
+                out.push(*byte);
+                rest = tail;
+            }
+            [] => return out,
+        }
+    }
+}
+
+fn float(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let rest = &buf[at..];
+    for special in [&b"NAN;"[..], b"INF;", b"-INF;"] {
+        if rest.starts_with(special) {
+            return Ok((Head::Float(&rest[..special.len() - 1]), at + special.len()));
+        }
+    }
+    let mut end = at;
+    if matches!(buf.get(end), Some(b'-' | b'+')) {
+        end += 1;
+    }
+    let run = |from: usize| from + buf[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let whole = run(end);
+    let mut some = whole > end;
+    end = whole;
+    if buf.get(end) == Some(&b'.') {
+        let fraction = run(end + 1);
+        some |= fraction > end + 1;
+        end = fraction;
+    }
+    if some && matches!(buf.get(end), Some(b'e' | b'E')) {
+        let sign = end + 1 + usize::from(matches!(buf.get(end + 1), Some(b'-' | b'+')));
+        let exponent = run(sign.min(buf.len()));
+        some = exponent > sign;
+        end = exponent;
+    }
+    if !some || buf.get(end) != Some(&b';') {
+        return Err(fault(buf, end, "expected a float and `;`"));
+    }
+    Ok((Head::Float(&buf[at..end]), end + 1))
+}
+
+#[inline]
+fn array(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let mut n: u64 = 0;
+    let mut end = at;
+    while let Some(digit) = buf.get(end).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        n = n.saturating_mul(10).saturating_add(u64::from(digit));
+        end += 1;
+    }
+    if end == at || buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'{') {
+        return Err(fault(buf, end, "expected a count and `:{`"));
+    }
+    Ok((Head::Array(count(buf, n, at, end + 2)?), end + 2))
+}
+
+/// An element takes at least two bytes; PHP refuses counts that cannot be.
+#[inline]
+fn count(buf: &[u8], n: u64, at: usize, start: usize) -> Scan<u32> {
+    let left = buf.len() - start;
+    match u32::try_from(n) {
+        Ok(small) if small as usize <= left / 2 => Ok(small),
+        _ => Err(Fault { kind: ErrorKind::Truncated, at, what: "more elements counted than can follow" }),
+    }
+}
+
+/// The class name of `O:` and `C:`, and where what follows `":` begins.
+fn class(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
+    let (len, start) = length(buf, at)?;
+    let end = start + len;
+    if buf.get(end) != Some(&b'"') || buf.get(end + 1) != Some(&b':') {
+        return Err(fault(buf, end, "class name shorter or longer than its length"));
+    }
+    let name = &buf[start..end];
+    if name.is_empty() || name[0] == b'\\' || !name.iter().all(|b| is_class_byte(*b)) {
+        return Err(fault(buf, start, "not a class name"));
+    }
+    Ok((name, end + 2))
+}
+
+/// `zend_is_valid_class_name`.
+fn is_class_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'\\' | 0x80..)
+}
+
+/// A count as PHP's `parse_iv2` takes it: a sign is fine, no digits are zero.
+fn loose_count(buf: &[u8], at: usize) -> (Option<u64>, usize) {
+    let sign = usize::from(matches!(buf.get(at), Some(b'-' | b'+')));
+    let end = at + sign + buf[(at + sign).min(buf.len())..].iter().take_while(|b| b.is_ascii_digit()).count();
+    (u64::try_from(crate::number::parse_int(&buf[at.min(end)..end])).ok(), end)
+}
+
+fn object(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let (name, at) = class(buf, at)?;
+    let (n, end) = loose_count(buf, at.min(buf.len()));
+    if buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'{') {
+        return Err(fault(buf, end, "expected a count and `:{`"));
+    }
+    let n = n.ok_or_else(|| fault(buf, at, "a count below zero"))?;
+    Ok((Head::Object(name, count(buf, n, at, end + 2)?), end + 2))
+}
+
+fn custom(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let (name, at) = class(buf, at)?;
+    let (n, end) = loose_count(buf, at.min(buf.len()));
+    if buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'{') {
+        return Err(fault(buf, end, "expected a length and `:{`"));
+    }
+    let n = n.ok_or_else(|| fault(buf, at, "a length below zero"))?;
+    let start = end + 2;
+    let Some(n) = usize::try_from(n).ok().filter(|n| *n < buf.len() - start) else {
+        return Err(Fault { kind: ErrorKind::Truncated, at, what: "longer than what is left" });
+    };
+    if buf[start + n] != b'}' {
+        return Err(fault(buf, start + n, "expected `}` after the payload"));
+    }
+    Ok((Head::Custom(name, &buf[start..start + n]), start + n + 1))
+}
+
+fn enumeration(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+    let (text, next) = string(buf, at)?;
+    let Some(colon) = memchr::memchr(b':', text) else {
+        return Err(fault(buf, at, "expected an enum and its case"));
+    };
+    let (name, case) = (&text[..colon], &text[colon + 1..]);
+    let name = name.strip_prefix(b"\\").unwrap_or(name);
+    let label = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | 0x80..);
+    // No enum and no case can have another name, declared or not.
+    if name.is_empty() || !name.iter().all(|b| is_class_byte(*b)) || case.is_empty() || !case.iter().all(label) {
+        return Err(fault(buf, at, "not an enum and its case"));
+    }
+    Ok((Head::Enum(name, case), next))
+}
+
+fn reference(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
+    let (n, end) = digits(buf, at)?;
+    if buf.get(end) != Some(&b';') {
+        return Err(fault(buf, end, "expected `;` after a reference"));
+    }
+    Ok((n, end + 1))
+}
+
+/// The keys that lead to where a walk stopped, for the error message.
+#[derive(Default)]
+pub(crate) struct Trail<'a> {
+    keys: Vec<RawKey<'a>>,
+    depth: usize,
+}
+
+impl<'a> Sink<'a> for Trail<'a> {
+    fn key(&mut self, key: RawKey<'a>, depth: usize, _: usize, _: usize) -> Scan<()> {
+        self.keys.truncate(depth - 1);
+        self.keys.push(key);
+        Ok(())
+    }
+    fn head(&mut self, head: Head<'a>, _: usize, _: usize) -> Scan<()> {
+        self.depth += usize::from(matches!(head, Head::Array(_) | Head::Object(..)));
+        Ok(())
+    }
+    fn close(&mut self, _: usize) -> Scan<()> {
+        self.depth -= 1;
+        self.keys.truncate(self.depth);
+        Ok(())
+    }
+}
+
+impl Trail<'_> {
+    /// Innermost first, as [`crate::Error`] keeps it; the walk stopped because of what comes after the last key.
+    pub(crate) fn steps(&self) -> Vec<crate::error::Step> {
+        self.keys.iter().rev().map(|key| key.to_key().as_ref().into()).collect()
+    }
+}
+
+impl RawKey<'_> {
+    /// The key that PHP's arrays make of it.
+    pub(crate) fn to_key(self) -> crate::Key {
+        match self {
+            RawKey::Int(text) => crate::Key::Int(crate::number::parse_int(text)),
+            RawKey::Str(text) => crate::key::KeyRef::of(text).into(),
+            RawKey::Escaped(len, text) => crate::key::KeyRef::of(&unescape(len, text)).into(),
+        }
+    }
+}
