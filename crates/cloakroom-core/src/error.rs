@@ -207,12 +207,11 @@ impl StdError for Error {
 impl From<cloakroom_php::Error> for Error {
     #[cold]
     fn from(error: cloakroom_php::Error) -> Error {
-        let kind = if error.is_data() {
-            ErrorKind::Corrupt
-        } else if error.is_type() {
-            ErrorKind::Mismatch
-        } else {
-            ErrorKind::Unsupported
+        use cloakroom_php::ErrorKind as Php;
+        let kind = match error.kind() {
+            _ if error.is_data() => ErrorKind::Corrupt,
+            Php::Type | Php::Number | Php::Utf8 | Php::Custom => ErrorKind::Mismatch,
+            _ => ErrorKind::Unsupported,
         };
         Error::new(kind, error.to_string()).with_source(error)
     }
