@@ -1,1 +1,25 @@
 //! Conformance suite for cloakroom stores, real servers as child processes, PHP as judge.
+//!
+//! PHP decides what a session does. The same small HTTP contract is served twice, by `php/probe.php` and by cloakroom's own
+//! probe; a [`scenario::Scenario`] is played against both and everything a browser or the disk can see is compared:
+//!
+//! ```text
+//! fixtures/scenarios/*.json ── scenario ── play ──┬── PHP (php, process)      ── Transcript ──┐
+//!                                                 └── any probe at an address ── Transcript ──┴── compare
+//! fixtures/scenarios/golden/*.json ── golden ── what PHP answered when it was last recorded
+//! ```
+//!
+//! Generated ids, times and the scenario's own directory differ from run to run; [`normal`] gives them names first.
+
+pub mod compare;
+pub mod error;
+pub mod golden;
+pub mod http;
+pub mod latin1;
+pub mod normal;
+pub mod php;
+pub mod play;
+pub mod process;
+pub mod scenario;
+pub mod store;
+pub mod times;

@@ -1,0 +1,108 @@
+//! A server as a child process: own process group, own directory, a free port, and no trace of it afterwards.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+
+use crate::error::{Doing, Failure, Result};
+
+/// How long a server may take until it listens.
+const STARTING: Duration = Duration::from_secs(15);
+/// A port that looked free can be taken by somebody else before the server binds it.
+const PORTS_TRIED: usize = 5;
+
+/// A running server. Dropping it kills its whole process group and removes its directory.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    addr: SocketAddr,
+    dir: TempDir,
+}
+
+impl Process {
+    /// Starts what `command` makes of an address and a directory, and waits until it listens there.
+    ///
+    /// The child gets an umask of 022, so that the modes of the files it creates do not depend on who runs the tests.
+    pub fn start(name: &str, command: impl Fn(SocketAddr, &Path) -> Command) -> Result<Self> {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let mut last = String::new();
+        for _ in 0..PORTS_TRIED {
+            let dir = tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
+            let addr = free_addr()?;
+            let mut command = command(addr, dir.path());
+            let log = |file: &str| File::create(dir.path().join(file)).doing(|| format!("creating {file} for {name}"));
+            command.stdin(Stdio::null()).stdout(log("stdout")?).stderr(log("stderr")?).process_group(0);
+            let program = command.get_program().to_string_lossy().into_owned();
+            let child = command.spawn().doing(|| format!("starting {name} ({program})"))?;
+            let mut process = Self { name: name.to_owned(), child, addr, dir };
+            match process.wait_until_it_listens() {
+                Ok(()) => return Ok(process),
+                Err(failure) => last = format!("{failure}\n{}", process.log_tail()),
+            }
+            if !last.contains("in use") {
+                break;
+            }
+        }
+        Err(Failure::new(last))
+    }
+
+    fn wait_until_it_listens(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < STARTING {
+            if let Some(status) = self.child.try_wait().doing(|| format!("waiting for {}", self.name))? {
+                return Err(Failure::new(format!("{} ended before it listened: {status}", self.name)));
+            }
+            if TcpStream::connect(self.addr).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Err(Failure::new(format!("{} does not listen on {} after {STARTING:?}", self.name, self.addr)))
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its directory, removed when it is dropped.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process id, which is also the id of its process group.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The last lines it wrote, for the message of a failing test.
+    pub fn log_tail(&self) -> String {
+        let tail = |file: &str| {
+            let text = fs::read(self.dir.path().join(file)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+            format!("--- {} {file} (tail)\n{text}", self.name)
+        };
+        format!("{}{}", tail("stdout"), tail("stderr"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The child has not been waited for yet, so its id, and with it the group's, still belongs to it. Errors mean: already gone.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn free_addr() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "looking for a free port".to_owned())?;
+    listener.local_addr().doing(|| "looking for a free port".to_owned())
+}
