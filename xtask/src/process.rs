@@ -1,4 +1,4 @@
-//! Other programs: where they run, and how their end becomes a [`Result`](crate::Result).
+//! Other programs: where they run, and how their end becomes a [`Result`].
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

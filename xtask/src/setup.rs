@@ -90,7 +90,7 @@ fn setup(needs: &'static [Need]) -> Result<Vec<&'static Need>> {
 fn check_only(needs: &'static [Need]) -> Result<()> {
     let skipped = skipped(needs, &skip_list())?;
     let missing = report(needs, &skipped);
-    if missing.is_empty() { Ok(()) } else { Err(advice(&missing, &by_hand(&missing))) }
+    if missing.is_empty() { Ok(()) } else { Err(advice(&missing)) }
 }
 
 /// Prints the table of needs and gives those that are missing and not skipped.
@@ -164,9 +164,7 @@ fn install(missing: &[&'static Need], install: Install) -> Result<()> {
             command.args(["-c", include_str!("install.sh"), "install.sh"]).args(packages).stdin(Stdio::null());
             match command.status() {
                 Ok(status) if status.success() => Ok(()),
-                Ok(status) => {
-                    Err(format!("the installation failed ({status}). {}", advice(missing, &by_hand(missing))))
-                }
+                Ok(status) => Err(format!("the installation failed ({status}). {}", advice(missing))),
                 Err(e) => Err(format!("the installation cannot be started: {e}")),
             }
         }
@@ -174,7 +172,7 @@ fn install(missing: &[&'static Need], install: Install) -> Result<()> {
             println!("adding to the Rust toolchain: {}", components.join(" "));
             start(Command::new("rustup").args(["component", "add"]).args(components).stdin(Stdio::null()))
         }
-        Install::Impossible => Err(advice(missing, &by_hand(missing))),
+        Install::Impossible => Err(advice(missing)),
     }
 }
 
@@ -202,12 +200,15 @@ fn by_hand(missing: &[&'static Need]) -> String {
     commands.join(" && ")
 }
 
-fn advice(missing: &[&'static Need], command: &str) -> String {
-    let names = names(missing);
+/// What to do; its first line has the command, since that is all that the summary repeats.
+fn advice(missing: &[&'static Need]) -> String {
+    let names: Vec<_> = missing.iter().map(|need| need.name).collect();
     format!(
-        "the tests need {names}. Run\n\n    {command}\n\nor the like on a system that is not Debian, \
-         or say {SKIP}={} to do without.",
-        missing.iter().map(|need| need.name).collect::<Vec<_>>().join(",")
+        "the tests need {}. Run: {}\nOn a system that is not Debian, do the like with its own tools. To do without, say \
+         {SKIP}={}",
+        self::names(missing),
+        by_hand(missing),
+        names.join(",")
     )
 }
 
@@ -271,8 +272,7 @@ mod tests {
             assert_eq!(commands(&missing, hopeless), [Install::Impossible], "{hopeless:?}");
         }
         let told = install(&missing, Install::Impossible).unwrap_err();
-        let command =
-            "\n    sudo apt-get install --yes --no-install-recommends gone-cli && rustup component add lint\n";
+        let command = "Run: sudo apt-get install --yes --no-install-recommends gone-cli && rustup component add lint\n";
         assert!(told.contains(command) && told.contains("CLOAKROOM_SKIP=gone,lint"), "{told}");
     }
 

@@ -36,7 +36,7 @@ impl Summary {
         self.notes.push(line);
     }
 
-    /// Prints the table. Fails if a step has failed.
+    /// Prints the table, which has the first line of each failure; the rest stands where it happened. Fails if a step has failed.
     pub(crate) fn finish(&self) -> Result<()> {
         print!("\n{}", self.table());
         let failed: Vec<_> = self.steps.iter().filter(|step| step.result.is_err()).map(|step| step.name).collect();
@@ -50,7 +50,7 @@ impl Summary {
             let result = match result {
                 Ok(said) if said.is_empty() => "ok".to_owned(),
                 Ok(said) => format!("ok: {said}"),
-                Err(message) => format!("FAILED: {}", message.replace('\n', "\n    ").trim_end()),
+                Err(message) => format!("FAILED: {}", message.lines().next().unwrap_or_default()),
             };
             let _ = writeln!(table, "{name:<width$}  {:>7.1} s  {result}", took.as_secs_f64());
         }
@@ -69,11 +69,11 @@ mod tests {
     #[test]
     fn steps_after_a_failed_one_run_and_the_end_is_a_failure() {
         let mut summary = Summary::default();
-        summary.step("first", || Err("it broke".to_owned()));
+        summary.step("first", || Err("it broke\nin three places".to_owned()));
         summary.step("second", || Ok("12 things".to_owned()));
         summary.note("skipped: php".to_owned());
         let table = summary.table();
-        assert!(table.contains("FAILED: it broke") && table.contains("ok: 12 things"), "{table}");
+        assert!(table.contains("FAILED: it broke\n") && table.contains("ok: 12 things"), "{table}");
         assert!(table.ends_with("skipped: php\n"), "{table}");
         assert_eq!(summary.finish().unwrap_err(), "failed: first");
     }

@@ -160,7 +160,7 @@ pub(crate) fn check() -> Result<String> {
     if broken.is_empty() {
         Ok(format!("{} rules hold in {} files", RULES.len() + 1, tree.files.len()))
     } else {
-        Err(broken.join("\n"))
+        Err(format!("rules that do not hold: {}\n{}", broken.len(), broken.join("\n")))
     }
 }
 
