@@ -20,6 +20,8 @@ pub(crate) struct Need {
     /// Which tests cannot run without it.
     pub(crate) needed_for: &'static str,
     found: fn() -> bool,
+    /// Whether there is anything left to test without it.
+    may_be_skipped: bool,
 }
 
 /// Where a need is installed from.
@@ -37,66 +39,75 @@ const NEEDS: &[Need] = &[
         source: Source::Debian("git"),
         needed_for: "tidy, which looks at the files that git knows",
         found: || works("git", &["--version"]),
+        may_be_skipped: false,
     },
     Need {
         name: "rustfmt",
         source: Source::Rust("rustfmt"),
-        needed_for: "the format step",
+        needed_for: "the step `format`",
         found: || works("cargo", &["fmt", "--version"]),
+        may_be_skipped: true,
     },
     Need {
         name: "clippy",
         source: Source::Rust("clippy"),
-        needed_for: "the lints",
+        needed_for: "the step `lints`",
         found: || works("cargo", &["clippy", "--version"]),
+        may_be_skipped: true,
     },
     Need {
         name: "php",
         source: Source::Debian("php-cli"),
         needed_for: "every test in which PHP is the judge",
         found: || works("php", &["-n", "-v"]),
+        may_be_skipped: true,
     },
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments {
-        [] => setup(NEEDS).map(drop),
-        [check] if check == "--check" => check_only(NEEDS),
+        [] => setup(&all(NEEDS)).map(drop),
+        [check] if check == "--check" => check_only(&all(NEEDS)),
         [argument, ..] => unknown("setup", argument),
     }
 }
 
-/// Installs what is missing. Gives the needs that `CLOAKROOM_SKIP` names, for the summary.
-pub(crate) fn everything() -> Result<Vec<&'static Need>> {
-    setup(NEEDS)
+/// Installs what is missing for the tests or, without `lints`, for all but the steps that need more of the toolchain.
+pub(crate) fn install_for_tests(lints: bool) -> Result<()> {
+    let needs: Vec<_> = NEEDS.iter().filter(|need| lints || !matches!(need.source, Source::Rust(_))).collect();
+    setup(&needs)
 }
 
-fn setup(needs: &'static [Need]) -> Result<Vec<&'static Need>> {
-    let skipped = skipped(needs, &skip_list())?;
-    let missing = report(needs, &skipped);
+/// The needs that `CLOAKROOM_SKIP` names.
+pub(crate) fn left_out() -> Result<Vec<&'static Need>> {
+    skipped(NEEDS, &skip_list())
+}
+
+fn all(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().collect()
+}
+
+fn setup(needs: &[&'static Need]) -> Result<()> {
+    let missing = report(needs, &left_out()?);
     if missing.is_empty() {
-        return Ok(skipped);
+        return Ok(());
     }
     for command in commands(&missing, privilege()) {
         install(&missing, command)?;
     }
     let still: Vec<_> = missing.into_iter().filter(|need| !(need.found)()).collect();
-    if still.is_empty() {
-        return Ok(skipped);
-    }
-    Err(format!("{} was installed and yet cannot be run", names(&still)))
+    if still.is_empty() { Ok(()) } else { Err(format!("{} was installed and yet cannot be run", names(&still))) }
 }
 
-fn check_only(needs: &'static [Need]) -> Result<()> {
-    let skipped = skipped(needs, &skip_list())?;
-    let missing = report(needs, &skipped);
+fn check_only(needs: &[&'static Need]) -> Result<()> {
+    let missing = report(needs, &left_out()?);
     if missing.is_empty() { Ok(()) } else { Err(advice(&missing)) }
 }
 
 /// Prints the table of needs and gives those that are missing and not skipped.
-fn report(needs: &'static [Need], skipped: &[&'static Need]) -> Vec<&'static Need> {
+fn report(needs: &[&'static Need], skipped: &[&'static Need]) -> Vec<&'static Need> {
     let mut missing = Vec::new();
-    for need in needs {
+    for &need in needs {
         let state = if skipped.iter().any(|other| other.name == need.name) {
             "skipped"
         } else if (need.found)() {
@@ -225,8 +236,9 @@ fn skipped(needs: &'static [Need], list: &str) -> Result<Vec<&'static Need>> {
     let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
     names
         .map(|name| {
-            needs.iter().find(|need| need.name == name).ok_or_else(|| {
-                let known: Vec<_> = needs.iter().map(|need| need.name).collect();
+            let known = needs.iter().filter(|need| need.may_be_skipped);
+            known.clone().find(|need| need.name == name).ok_or_else(|| {
+                let known: Vec<_> = known.map(|need| need.name).collect();
                 format!("{SKIP} names `{name}`, but what can be skipped is {}", known.join(", "))
             })
         })
@@ -237,18 +249,23 @@ fn skipped(needs: &'static [Need], list: &str) -> Result<Vec<&'static Need>> {
 mod tests {
     use super::*;
 
+    const fn need(name: &'static str, source: Source, found: fn() -> bool) -> Need {
+        Need { name, source, needed_for: "a test", found, may_be_skipped: true }
+    }
+
     const SAMPLE: &[Need] = &[
-        Need { name: "here", source: Source::Debian("here-cli"), needed_for: "a test", found: || true },
-        Need { name: "gone", source: Source::Debian("gone-cli"), needed_for: "a test", found: || false },
-        Need { name: "lint", source: Source::Rust("lint"), needed_for: "a test", found: || false },
+        need("here", Source::Debian("here-cli"), || true),
+        need("gone", Source::Debian("gone-cli"), || false),
+        need("lint", Source::Rust("lint"), || false),
+        Need { may_be_skipped: false, ..need("must", Source::Debian("must"), || true) },
     ];
     const ROOT: Privilege = Privilege { apt: true, root: true, sudo: false, rustup: true };
 
     #[test]
     fn missing_is_what_is_neither_found_nor_skipped() {
         let skipped = skipped(SAMPLE, "lint").unwrap();
-        assert_eq!(names(&report(SAMPLE, &skipped)), "gone");
-        assert_eq!(names(&report(SAMPLE, &[])), "gone and lint");
+        assert_eq!(names(&report(&all(SAMPLE), &skipped)), "gone");
+        assert_eq!(names(&report(&all(SAMPLE), &[])), "gone and lint");
     }
 
     #[test]
@@ -256,12 +273,13 @@ mod tests {
         assert!(skipped(SAMPLE, " , ").unwrap().is_empty());
         assert_eq!(names(&skipped(SAMPLE, "gone, here,").unwrap()), "gone and here");
         let told = skipped(SAMPLE, "gone,pph").unwrap_err();
-        assert!(told.contains("`pph`") && told.contains("here, gone, lint"), "{told}");
+        assert!(told.contains("`pph`") && told.ends_with("here, gone, lint"), "{told}");
+        assert!(skipped(SAMPLE, "must").is_err());
     }
 
     #[test]
     fn root_and_sudo_install_all_others_are_told_the_command() {
-        let missing: Vec<_> = SAMPLE[1..].iter().collect();
+        let missing: Vec<_> = SAMPLE[1..3].iter().collect();
         let apt = |sudo| Install::Apt { packages: vec!["gone-cli"], sudo };
         let rustup = || Install::Rustup { components: vec!["lint"] };
         assert_eq!(commands(&missing, ROOT), [apt(false), rustup()]);
