@@ -29,15 +29,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("`{line}` failed ({status})")) }
 }
 
-/// Runs the command and gives its standard output, or what it said on standard error.
+/// Runs the command and gives its standard output, or all that it said if it fails.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let line = line(command);
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("`{line}` cannot be started: {e}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("`{line}` failed ({}):\n{}", output.status, said.trim_end()))
+        let [said, complained] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        let said = format!("{}\n{}", said.trim(), complained.trim());
+        Err(format!("`{line}` failed ({}):\n{}", output.status, said.trim()))
     }
 }
 
@@ -72,8 +73,8 @@ mod tests {
     fn failure_names_the_command() {
         let told = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err();
         assert!(told.contains("sh -c 'exit 3'") && told.contains('3'), "{told}");
-        let told = capture(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
-        assert!(told.ends_with("why"), "{told}");
+        let told = capture(Command::new("sh").args(["-c", "echo what; echo why >&2; exit 3"])).unwrap_err();
+        assert!(told.ends_with("what\nwhy"), "{told}");
         let told = run(&mut Command::new("no-such-program-here")).unwrap_err();
         assert!(told.contains("no-such-program-here"), "{told}");
     }

@@ -34,8 +34,8 @@ const KNOBS: &[Knob] = &[
     Knob {
         option: "values",
         variable: "CLOAKROOM_DIFF_VALUES",
-        ordinary: 1_000,
-        torture: 1_000_000,
+        ordinary: 100_000,
+        torture: 10_000_000,
         lengthens: "how many random values are compared with what PHP makes of them",
     },
 ];

@@ -6,7 +6,18 @@ use super::{Finding, Rule, Tree};
 const STORE_FILES: &[&str] = &["config", "error", "layout", "lib", "list", "lock", "store", "sweep"];
 
 /// What one store alone has to have a file for.
-const OWN_STORE_FILES: &[(&str, &str, &str)] = &[];
+const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
+    ("stores/files", "access", "getting at a file, under its lock or beside who holds it"),
+    ("stores/files", "aside", "sessions that could not be read, kept for people to look at"),
+    ("stores/files", "file", "one session file: opened safely, read, and its age"),
+    ("stores/files", "gauge", "on which thread system calls are made"),
+    ("stores/files", "pool", "threads that wait in flock"),
+    ("stores/files", "redo", "what a change of several steps is about to do, written down before the first"),
+    ("stores/files", "redo_tests", "the tests of redo"),
+    ("stores/files", "side", "the directory beside the sessions for what is our own"),
+    ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/memory", "table", "records in shards, and the bound on their bytes"),
+];
 
 /// The files that an adapter may have in src/.
 const WEB_FILES: &[&str] =

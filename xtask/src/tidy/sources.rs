@@ -113,7 +113,8 @@ fn lengths(tree: &Tree) -> impl Iterator<Item = (&str, usize)> {
 }
 
 fn is_test(path: &str) -> bool {
-    path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches" | "fuzz" | "fixtures"))
+    let folder = |part| matches!(part, "tests" | "benches" | "fuzz" | "fixtures");
+    path.split('/').any(folder) || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
 fn in_code(file: &File, find: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
