@@ -153,7 +153,7 @@ pub(crate) fn check() -> Result<String> {
         println!("warning: {warning}");
     }
     let mut broken = broken_rules(&tree);
-    broken.extend(clients_in_demo()?);
+    broken.extend(clients_in_demo().unwrap_or_else(Some));
     if compat::has_generated_part()? {
         broken.extend(compat::run(&["--check".to_owned()]).err());
     }

@@ -21,7 +21,11 @@ const SAMPLES: &[Sample] = &[
         rule: "purpose",
         broken: &[("demo/src/main.rs", "// a comment\nfn main() {}\n")],
         finds: ("demo/src/main.rs", Some(1), "//!"),
-        well: &[("demo/src/main.rs", "//! A shop.\nfn main() {}\n"), ("demo/shop.php", "<?php\n")],
+        well: &[
+            ("demo/src/main.rs", "//! A shop.\nfn main() {}\n"),
+            ("stores/a/src/lib.rs", "#![doc = include_str!(\"../README.md\")]\n"),
+            ("demo/shop.php", "<?php\n"),
+        ],
     },
     Sample {
         rule: "clock",

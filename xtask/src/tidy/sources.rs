@@ -21,8 +21,9 @@ pub(super) const OPENS_WITH_ITS_PURPOSE: Rule = Rule {
     name: "purpose",
     instead: "open the file with a `//!` line that says what it is for",
     check: |tree| {
-        let opens = |file: &&File| !file.text.starts_with("//!");
-        tree.rust().filter(opens).map(|file| Finding::on_line(&file.path, 1, "no `//!`")).collect()
+        // A README.md as a package's documentation says it as well.
+        let mute = |file: &&File| !["//!", "#![doc = include_str!("].iter().any(|open| file.text.starts_with(open));
+        tree.rust().filter(mute).map(|file| Finding::on_line(&file.path, 1, "no `//!`")).collect()
     },
 };
 
