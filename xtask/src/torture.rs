@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{cargo, run as start};
 use crate::tidy::Tree;
-use crate::{Result, unknown};
+use crate::{Result, setup, unknown};
 
 /// One test's length.
 #[derive(Debug)]
@@ -87,12 +87,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if options.list {
         return Ok(());
     }
+    setup::install_for_tests(false)?;
     let packages = packages(&Tree::of_repository()?, KNOBS)?;
     let end = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     for round in 1_u32.. {
         println!("\n=== round {round}");
         let mut command = cargo()?;
-        command.args(["test", "--release", "--all-features"]);
+        command.args(["test", "--release", "--all-features", "--no-fail-fast"]);
         command.args(packages.iter().flat_map(|package| ["-p", package]));
         command.arg("--").args(&options.rest);
         command.envs(KNOBS.iter().map(|knob| (knob.variable, options.value(knob).to_string())));
@@ -110,7 +111,10 @@ fn packages(tree: &Tree, knobs: &[Knob]) -> Result<Vec<String>> {
     for knob in knobs {
         let read_by = tree.packages_that_mention(knob.variable);
         if read_by.is_empty() {
-            return Err(format!("no test reads {}: take its row out of xtask/src/torture.rs", knob.variable));
+            return Err(format!(
+                "no test reads {}: write it, or take the row out of xtask/src/torture.rs",
+                knob.variable
+            ));
         }
         packages.extend(read_by);
     }
