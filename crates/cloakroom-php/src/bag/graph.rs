@@ -52,6 +52,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) roots: Vec<Root<'a>>,
     // The variable of the session itself, where it has a number.
     top: Option<Place>,
+    // An enum's case is one object wherever it stands.
+    cases: HashMap<(&'a [u8], &'a [u8]), u32>,
     references: Vec<(u32, Place)>,
     /// A reference's number may or may not count what a `C:` payload holds.
     pub(crate) uncertain: bool,
@@ -172,6 +174,13 @@ impl<'a> Sink<'a> for Builder<'_, 'a> {
             _ => self.slots.push(place),
         }
         let content = small(self.graph.contents.len());
+        if let Head::Enum(class, case) = head {
+            let known = *self.graph.cases.entry((class, case)).or_insert(content);
+            if known != content {
+                self.graph.assign(place, known);
+                return Ok(());
+            }
+        }
         self.graph.contents.push(Content { head, at: small(at), raw: &self.bytes[at..end], children: Vec::new() });
         self.graph.assign(place, content);
         if matches!(head, Head::Array(_) | Head::Object(..)) {
@@ -200,6 +209,7 @@ impl<'a> Graph<'a> {
             places: Vec::new(),
             roots: Vec::new(),
             top: None,
+            cases: HashMap::new(),
             references: Vec::new(),
             uncertain: false,
         }
@@ -244,7 +254,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Adds a value with numbers of its own.
-    pub(crate) fn add_value(&mut self, bytes: &'a [u8]) -> Result<Place> {
+    fn add_value(&mut self, bytes: &'a [u8]) -> Result<Place> {
         let place = self.place();
         let mut builder = self.builder(bytes);
         builder.place = place;
@@ -330,8 +340,10 @@ impl<'a> Graph<'a> {
     }
 
     /// `$_SESSION[$key] = $value`: through the reference, if the key is one.
-    pub(crate) fn set(&mut self, key: &Key, value: Place) {
+    pub(crate) fn set(&mut self, key: &Key, value: &'a [u8]) -> Result<()> {
+        // Before the value comes, which nothing holds yet.
         self.settle();
+        let value = self.add_value(value)?;
         let content = self.cells[self.places[value as usize] as usize].content;
         match self.roots.iter().find(|root| root.key == *key).map(|root| root.place) {
             Some(place) => {
@@ -348,6 +360,7 @@ impl<'a> Graph<'a> {
                 self.roots.push(Root { key: key.clone(), raw: None, place });
             }
         }
+        Ok(())
     }
 
     /// `unset($_SESSION[$key])`: what else refers to it keeps it.
