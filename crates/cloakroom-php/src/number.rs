@@ -18,8 +18,7 @@ pub enum Precision {
 pub(crate) fn parse_int(text: &[u8]) -> i64 {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
     };
     if digits.len() <= 18 {
         let n = digits.iter().fold(0_i64, |n, d| n * 10 + i64::from(d - b'0'));

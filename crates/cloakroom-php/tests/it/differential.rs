@@ -107,7 +107,7 @@ fn what_was_damaged() {
     let mut random = Random(seed());
     let (mut accepted, mut refused) = (0, 0);
     for format in Format::ALL {
-        for _ in 0..values() / 10_000 + 1 {
+        for _ in 0..=(values() / 10_000) {
             let whole = php.generate(format, random.next(), 50, 3, true);
             let damaged: Vec<Vec<u8>> = whole
                 .iter()
@@ -170,11 +170,11 @@ fn edits() {
     let mut random = Random(seed());
     let (mut made, mut refused) = (0, 0);
     for format in Format::ALL {
-        for _ in 0..values() / 10_000 + 1 {
+        for _ in 0..=(values() / 10_000) {
             for [stored, ..] in php.generate(format, random.next(), 60, 6, true) {
                 let mut bag = Bag::parse(format, stored.clone()).expect("PHP wrote it");
                 let mut edits: Vec<[Vec<u8>; 3]> = Vec::new();
-                for _ in 0..random.below(5) + 1 {
+                for _ in 0..=random.below(5) {
                     let keys: Vec<_> = bag.keys().map(cloakroom_php::Key::from).collect();
                     let key = match keys.get(random.below(keys.len() + 1)) {
                         Some(key) => key.clone(),
