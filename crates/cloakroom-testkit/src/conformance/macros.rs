@@ -160,9 +160,17 @@ macro_rules! __conformance_group {
             list::a_list_tells_size_and_life,
         }
     };
+    (lost, $harness:expr) => {
+        $crate::__conformance! { $harness;
+            lost::who_lost_the_lock_changes_nothing,
+            lost::who_lost_the_lock_does_not_undo_what_others_did,
+            lost::who_lost_the_lock_does_not_free_it,
+        }
+    };
     (second, $harness:expr) => {
         $crate::__conformance! { $harness;
             second::each_handle_sees_what_the_other_wrote,
+            second::a_handle_that_is_made_later_sees_what_was_written,
             second::a_version_holds_across_handles,
             second::a_lock_holds_across_handles,
             second::a_logout_holds_across_handles,

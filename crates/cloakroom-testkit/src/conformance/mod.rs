@@ -37,6 +37,7 @@
 //! | `columns` | keeps user, address and agent | trying it |
 //! | `limit` | has a largest payload | `Capabilities::max_payload` |
 //! | `list` | tells which records it holds | `Store::as_list` |
+//! | `lost` | has locks that can be lost while they are held | [`Harness::lose_lock`] |
 //! | `second` | has another handle on the same records | [`Harness::second`] |
 //! | `sweep` | leaves expired records to be swept | `Capabilities::expires_by_itself` |
 //! | `talks` | keeps within the time for talking, which is none where nothing is asked over a wire | trying it |
@@ -56,6 +57,7 @@ pub mod life;
 pub mod limit;
 pub mod list;
 pub mod locks;
+pub mod lost;
 mod macros;
 pub mod privacy;
 pub mod queues;
@@ -86,6 +88,13 @@ pub trait Harness: Send + Sync + 'static {
     /// Another handle on the same records, as another process has one.
     fn second(&self) -> impl Future<Output = Option<Arc<dyn DynStore>>> + Send {
         ready(None)
+    }
+
+    /// Takes the lock away from whoever holds it, as happens to locks that have a time to live; false where a lock
+    /// cannot be lost.
+    fn lose_lock(&self, key: &Key) -> impl Future<Output = bool> + Send {
+        let _ = key;
+        ready(false)
     }
 
     /// All payloads that were set aside.

@@ -29,6 +29,18 @@ pub async fn each_handle_sees_what_the_other_wrote<H: Harness>(harness: H) {
     }
 }
 
+/// A process that starts later finds the records of those before it, with what is left of their lives.
+pub async fn a_handle_that_is_made_later_sees_what_was_written<H: Harness>(harness: H) {
+    let (here, key, empty) = (harness.store(), harness.key("earlier"), harness.key("empty"));
+    create(&here, &key, "data").await;
+    create(&here, &empty, "").await;
+    harness.age(&key, seconds(300)).await;
+    let there = harness.second().await.unwrap();
+    assert_holds(&there, &key, "data").await;
+    assert_holds(&there, &empty, "").await;
+    assert_is!(found(&there, &key).await.ttl, Some(ttl) if ttl <= short_of_long(299) && ttl > short_of_long(360));
+}
+
 /// A version that was read here means the same there.
 pub async fn a_version_holds_across_handles<H: Harness>(harness: H) {
     let (here, there) = both(&harness).await;

@@ -5,7 +5,7 @@ use cloakroom_core::store::{Expect, Outcome, Payload, Put};
 use cloakroom_core::{Deadline, ErrorKind};
 
 use super::Harness;
-use super::tools::{LONG, commit, create, found, seconds, version, write};
+use super::tools::{LONG, commit, create, found, hold, seconds, version, write};
 
 /// Compares the groups of cases that were asked for with what the store turns out to be able to do: losing an
 /// ability fails here, and so does one that nobody tests.
@@ -17,6 +17,7 @@ pub async fn the_store_can_what_it_states<H: Harness>(harness: H, stated: &[&str
         ("columns", keeps_columns(&harness).await),
         ("limit", able.max_payload.is_some()),
         ("list", store.as_list().is_some()),
+        ("lost", loses_locks(&harness).await),
         ("second", harness.second().await.is_some()),
         ("sweep", !able.expires_by_itself),
         ("talks", talks(&harness).await),
@@ -35,6 +36,13 @@ async fn keeps_columns<H: Harness>(harness: &H) -> bool {
     payload.columns.user = Some("17".to_owned());
     commit(&store, &key, Expect::Absent, Put::Payload(payload)).await;
     found(&store, &key).await.columns.user.is_some()
+}
+
+async fn loses_locks<H: Harness>(harness: &H) -> bool {
+    let (store, key) = (harness.store(), harness.key("locks"));
+    create(&store, &key, "data").await;
+    let _held = hold(&store, &key).await;
+    harness.lose_lock(&key).await
 }
 
 async fn talks<H: Harness>(harness: &H) -> bool {
