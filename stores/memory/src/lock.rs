@@ -173,4 +173,19 @@ mod tests {
         assert!(store.lock(&key, Claim::Either, &deadline).await.is_err());
         assert!(store.table.shard(&key).queue(&key).unwrap().waiters.is_empty());
     }
+
+    /// The moment between leaving the channel and leaving the queue.
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_nobody_takes_is_passed_on() {
+        let (store, key) = (MemoryStore::default(), Key::from_bytes(*b"key"));
+        let deadline = Deadline::new(Duration::ZERO, Duration::from_secs(1));
+        let lease = store.lock(&key, Claim::New, &deadline).await.unwrap();
+        let [first, second, third] =
+            [(); 3].map(|()| store.table.shard(&key).queue(&key).unwrap().join(&store.table, &key));
+        drop((first.receiver, second.receiver));
+        drop(lease);
+        let lease = third.turn(&deadline).await.unwrap();
+        drop((first.place, second.place, lease));
+        assert!(store.lock(&key, Claim::Existing, &Deadline::new(Duration::ZERO, Duration::ZERO)).await.is_ok());
+    }
 }
