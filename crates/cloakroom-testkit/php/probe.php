@@ -57,6 +57,7 @@ final class Said
     public static function hear(int $level, string $text): bool
     {
         self::$warned = self::$warned || ($level & (E_WARNING | E_NOTICE | E_USER_WARNING | E_USER_NOTICE | E_RECOVERABLE_ERROR)) !== 0;
+        $text = preg_replace('~' . preg_quote(__FILE__) . '(:\d+)?~', 'probe.php', $text);
         self::$texts[] = ($level & (E_DEPRECATED | E_USER_DEPRECATED) ? 'deprecated: ' : '') . $text;
         return true;
     }
