@@ -14,7 +14,7 @@ use crate::times;
 pub struct Difference {
     /// The answer, counted from 0.
     pub answer: usize,
-    /// What differs: `status`, `header 2`, `result 3 ["get","n"]`, `store sess_x bytes`, …
+    /// What differs: `status`, `header 2`, `result 3 ["get","n"]`, `store sess_x bytes`, ...
     pub what: String,
     /// As it should be.
     pub expected: String,

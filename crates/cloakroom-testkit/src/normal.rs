@@ -1,7 +1,7 @@
 //! What differs from run to run gets a name: generated ids, the scenario's directory, times.
 //!
 //! A generated id is one that the scenario's own text does not contain. The first one seen becomes `<id1 32x4>` (32 characters of
-//! 4 bits), the second `<id2 …>`; so an answer says which id stands where, and of what form it is, but not which random bytes it has.
+//! 4 bits), the second `<id2 ...>`; so an answer says which id stands where, and of what form it is, but not which random bytes it has.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Scenarios: requests, the session directory they begin with, and where cloakroom answers otherwise on purpose.
 //!
 //! A file in `fixtures/scenarios/` holds a list of [`Scenario`]s of one area, as JSON. In its texts `{save_path}` stands for the fresh
-//! directory of this run, `{root}` for the one above it, and `{id1}`, `{id2}`, … for the ids that were generated during this run, in the
+//! directory of this run, `{root}` for the one above it, and `{id1}`, `{id2}`, ... for the ids that were generated during this run, in the
 //! order in which they were first seen. All text is Latin-1: one character is one byte.
 
 use std::collections::BTreeMap;

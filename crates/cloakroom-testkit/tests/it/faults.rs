@@ -65,9 +65,9 @@ fn a_file_that_was_not_touched_is_noticed() {
     if !php::skip("php") {
         let script = tempfile::NamedTempFile::new().unwrap();
         let probe = std::fs::read_to_string(php::probe_script()).unwrap();
-        let last = "ini_set('serialize_precision'";
+        let last = "echo $body;";
         assert!(probe.contains(last));
-        let aging = "foreach (glob(session_save_path() . '/sess_*') as $file) { touch($file, time() - 600); }\n";
+        let aging = "session_write_close(); foreach (glob(session_save_path() . '/sess_*') as $file) { touch($file, time() - 600); }\n";
         std::fs::write(script.path(), probe.replace(last, &format!("{aging}{last}"))).unwrap();
         let forgetful = PhpServer::start(script.path(), &Options::default()).unwrap();
         assert_eq!(noticed_at(&|_| forgetful.addr(), &["unchanged_data_are_only_touched"]), kinds(&["store"]));
