@@ -23,3 +23,4 @@ pub mod process;
 pub mod scenario;
 pub mod store;
 pub mod times;
+pub mod worker;

@@ -10,3 +10,5 @@ mod judge;
 mod servers;
 #[cfg(test)]
 mod wellformed;
+#[cfg(test)]
+mod worker;
