@@ -7,7 +7,8 @@ declare(strict_types=1);
 require __DIR__ . '/shop.php';
 require __DIR__ . '/page.php';
 
-ini_set('session.save_path', (string) getenv('CLOAKROOM_DEMO_SESSIONS'));
+// Depth and mode in front, so that a `;` further on belongs to the path.
+ini_set('session.save_path', '0;0600;' . getenv('CLOAKROOM_DEMO_SESSIONS'));
 header('Content-Type: text/html; charset=utf-8');
 
 $path = (string) parse_url((string) $_SERVER['REQUEST_URI'], PHP_URL_PATH);
@@ -15,7 +16,7 @@ switch ($_SERVER['REQUEST_METHOD'] . ' ' . $path) {
     case 'HEAD /php/':
     case 'GET /php/':
         session_start();
-        if (isset($_SESSION['pizza'])) {
+        if ($_SESSION !== []) {
             did('look');
         } else {
             did(isset($_COOKIE[session_name()]) ? 'stranger' : 'first');

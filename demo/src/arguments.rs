@@ -37,7 +37,8 @@ impl Arguments {
                 Some((option, value)) => (option, Some(value.to_owned())),
                 None => (word.as_str(), None),
             };
-            let mut value = || attached.clone().or_else(|| words.next()).ok_or_else(|| format!("{option} needs a value"));
+            let mut value =
+                || attached.clone().or_else(|| words.next()).ok_or_else(|| format!("{option} needs a value"));
             match option {
                 "--listen" => arguments.listen = value()?,
                 "--sessions" => arguments.sessions = Some(value()?.into()),

@@ -19,16 +19,13 @@ impl Directory {
         let user = rustix::process::geteuid().as_raw();
         let own = std::env::temp_dir().join(format!("cloakroom-demo-{user}"));
         private(&own, user)?;
-        let sessions = match sessions {
-            Some(chosen) => {
-                make(&chosen)?;
-                chosen
-            }
-            None => {
-                let below = own.join("sessions");
-                private(&below, user)?;
-                below
-            }
+        let sessions = if let Some(chosen) = sessions {
+            make(&chosen)?;
+            chosen
+        } else {
+            let below = own.join("sessions");
+            private(&below, user)?;
+            below
         };
         let sessions = sessions.canonicalize().map_err(|error| format!("{}: {error}", sessions.display()))?;
         Ok(Directory { sessions, own })
@@ -59,9 +56,12 @@ fn make(path: &Path) -> Result<(), String> {
 fn private(path: &Path, user: u32) -> Result<(), String> {
     make(path)?;
     let found = fs::symlink_metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 {
+    if found.is_dir() && found.uid() == user && found.mode() & 0o777 == 0o700 {
         Ok(())
     } else {
-        Err(format!("{} is not a private directory of yours: take another one with --sessions, or remove it", path.display()))
+        Err(format!(
+            "{} is not a private directory of yours: take another one with --sessions, or remove it",
+            path.display()
+        ))
     }
 }

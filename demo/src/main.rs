@@ -49,7 +49,10 @@ fn main() -> ExitCode {
         }
     };
     // What goes wrong in a request, cloakroom tells in its log; ids and contents are never in there.
-    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
     // The thread that starts PHP is the one that PHP is not to outlive: the main thread, which runs this future.
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -94,7 +97,7 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
     let server = axum::serve(listener, site::router(site)).with_graceful_shutdown(async move { _ = tell.await });
     let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
-        _ = stop.asked() => {}
+        () = stop.asked() => {}
         _ = &mut server => {}
     }
     _ = told.send(());

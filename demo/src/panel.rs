@@ -128,7 +128,7 @@ fn contents(file: &File) -> Markup {
         p.facts {
             span { "mode " (format!("{:04o}", file.mode)) }
             span { (file.size) " bytes" }
-            span { "written " (file.age.as_secs()) " s ago" }
+            span { "written " (file.age) " s ago" }
         }
         @match &file.text {
             Ok(lines) => pre.text { @for line in lines { code { b { (line.key) } "|" (line.value) } } },

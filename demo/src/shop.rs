@@ -5,11 +5,11 @@
 
 use std::sync::LazyLock;
 
+use axum::Router;
 use axum::extract::Form;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use cloakroom::{Draft, Session};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,10 @@ use crate::words::{Act, Language};
 /// What the shop sells: the names, and the prices in cents. PHP reads the same file.
 pub(crate) static MENU: LazyLock<Vec<(&str, i64)>> = LazyLock::new(|| {
     let lines = include_str!("menu.csv").lines();
-    lines.filter_map(|line| line.split_once(',')).filter_map(|(name, price)| Some((name, price.parse().ok()?))).collect()
+    lines
+        .filter_map(|line| line.split_once(','))
+        .filter_map(|(name, price)| Some((name, price.parse().ok()?)))
+        .collect()
 });
 /// How many of one thing a cart may hold.
 const MOST: i64 = 99;
@@ -43,11 +46,7 @@ pub(crate) struct Shop {
 
 impl Shop {
     fn of(s: &Draft) -> cloakroom::Result<Shop> {
-        Ok(Shop {
-            user: s.get("user")?,
-            pizza: s.get("pizza")?.unwrap_or(0),
-            cart: s.get("cart")?.unwrap_or_default(),
-        })
+        Ok(Shop { user: s.get("user")?, pizza: s.get("pizza")?.unwrap_or(0), cart: s.get("cart")?.unwrap_or_default() })
     }
 
     /// What the cart costs, in cents.

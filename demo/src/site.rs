@@ -61,8 +61,7 @@ async fn observe(State(site): State<Arc<Site>>, request: Request, next: Next) ->
     let heard = Heard::of(&request);
     let mut response = next.run(request).await;
     let Some(reply) = response.extensions_mut().remove::<Reply>() else { return response };
-    let now =
-        trace::exchange(&site.room, &site.sessions, &heard, response.status(), response.headers(), &reply).await;
+    let now = trace::exchange(&site.room, &site.sessions, &heard, response.status(), response.headers(), &reply).await;
 
     if let Content::SeeOther(to) = &reply.content {
         let to = site.traces.keep(now).map_or_else(|| to.clone(), |number| format!("{to}?after={number}"));

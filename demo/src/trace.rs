@@ -11,7 +11,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -56,7 +55,8 @@ pub(crate) struct Coat {
 pub(crate) struct File {
     pub(crate) mode: u32,
     pub(crate) size: u64,
-    pub(crate) age: Duration,
+    /// In seconds.
+    pub(crate) age: i64,
     pub(crate) text: Result<Vec<Line>, String>,
 }
 
@@ -125,9 +125,8 @@ pub(crate) async fn exchange(
 /// What the browser's next request will have in its `Cookie` header, as far as this session goes.
 fn cookies_after(room: &Cloakroom, before: &HeaderMap, sent: &HeaderMap) -> HeaderMap {
     let name = &room.settings().name;
-    let is_ours = |line: &&HeaderValue| {
-        line.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
-    };
+    let is_ours =
+        |line: &&HeaderValue| line.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
     let Some(line) = sent.get_all(header::SET_COOKIE).iter().rfind(is_ours) else { return before.clone() };
     let pair = line.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
     let mut cookies = HeaderMap::new();
@@ -161,7 +160,7 @@ async fn look_at(room: &Cloakroom, path: &Path, cookies: HeaderMap) -> Option<Fi
     let found = fs::symlink_metadata(path).ok()?;
     let mut head = Request::new(()).into_parts().0;
     head.headers = cookies;
-    let age = found.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
+    let age = room.engine().unix_time().saturating_sub(found.mtime()).max(0);
     let text = lines_of(room, &head).await.map_err(|error| format!("{}: {error}", error.kind()));
     Some(File { mode: found.mode() & 0o7777, size: found.len(), age, text })
 }
