@@ -160,8 +160,10 @@ pub(crate) fn sync(file: impl AsFd) -> Result<()> {
     rustix::fs::fsync(file).map_err(|errno| failed("flush a session file", errno).or_maybe_applied())
 }
 
+/// Blocks of so many bytes are compared at once.
+const STEP: usize = 512;
+
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    const STEP: usize = 64;
     let length = a.len().min(b.len());
     let mut at = 0;
     while at + STEP <= length && a[at..at + STEP] == b[at..at + STEP] {
@@ -171,7 +173,6 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 }
 
 fn common_suffix(a: &[u8], b: &[u8]) -> usize {
-    const STEP: usize = 64;
     let mut length = a.len().min(b.len());
     let (mut a, mut b) = (&a[a.len() - length..], &b[b.len() - length..]);
     let all = length;
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn common_parts() {
-        for length in [0, 1, 63, 64, 65, 128, 200] {
+        for length in [0, 1, STEP - 1, STEP, STEP + 1, 2 * STEP, 1200] {
             for differs in 0..=length {
                 let a = vec![b'a'; length];
                 let mut b = a.clone();

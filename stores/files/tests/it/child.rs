@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{Store, store::Record};
-use cloakroom_store_files::{FilesConfig, FilesStore};
+use cloakroom_store_files::{FilesConfig, FilesStore, Io};
 
 use crate::crash;
 use crate::util::{key, payload, wait};
@@ -36,7 +36,9 @@ fn plays_its_part() {
     let Ok(part) = std::env::var(PART) else { return };
     let dir = std::env::var(DIR).unwrap();
     let number: usize = std::env::var(NUMBER).unwrap().parse().unwrap();
-    let store = FilesStore::open(FilesConfig::new(dir)).unwrap();
+    // strace is slow enough to send everything to the pool.
+    let io = if part == "calls" { Io::Inline } else { Io::Auto };
+    let store = FilesStore::open(FilesConfig::new(dir).io(io)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match part.as_str() {
