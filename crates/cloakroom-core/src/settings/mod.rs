@@ -198,7 +198,7 @@ impl Settings {
             "session.name" if value.is_empty() || ini::is_numeric(value) => {
                 return refuse("cannot be numeric or empty");
             }
-            "session.name" => self.name = value.into(),
+            "session.name" => self.name = until_nul(value),
             "session.serialize_handler" => match Format::from_name(value) {
                 Some(format) => self.serialize_handler = format,
                 None => return refuse("no such serialization handler"),
