@@ -6,7 +6,7 @@ use cloakroom_php::Format;
 #[path = "../../../../fuzz/check.rs"]
 mod check;
 
-use check::check;
+pub(crate) use check::check;
 
 #[test]
 fn the_corpus_replays() {
