@@ -108,6 +108,29 @@ async fn no_update_is_lost() {
     assert_eq!(number(&room.bytes("a")), 600);
 }
 
+/// Trying again and again starves beside workers that wait in the kernel.
+#[tokio::test]
+async fn whoever_waits_beside_php_gets_a_turn() {
+    let room = Room::new();
+    room.plant("a", "n|i:0;");
+    let code = "fwrite(STDOUT, \"in\\n\"); while (true) { session_start(); usleep(5000); session_write_close(); }";
+    let mut workers: Vec<_> = (0..6).map(|_| Talking::new(php(room.dir(), "a", code))).collect();
+    for worker in &mut workers {
+        assert_eq!(worker.line(), "in");
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let locked = room.lock("a", Claim::Existing).await.unwrap().unwrap();
+        waits.push(begun.elapsed());
+        locked.lease.release().await;
+    }
+    waits.sort();
+    println!("waits beside 6 workers of PHP: half within {:?}, the longest {:?}", waits[10], waits[19]);
+    assert!(waits[19] < Duration::from_millis(500), "{waits:?}");
+}
+
 /// What PHP has done to a file since our write was killed is what counts.
 #[tokio::test]
 async fn php_after_a_crash() {
