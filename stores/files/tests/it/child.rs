@@ -93,7 +93,9 @@ async fn look(store: &FilesStore) {
 /// Grows a session beyond the largest file that this process may write.
 async fn limit(store: &FilesStore) {
     let old = store.load(&key("a"), &wait(1000)).await.unwrap().unwrap().payload;
-    for bytes in [[&old[..], b"and more"].concat(), vec![b'n'; 8200], [b"inserted", &old[..]].concat()] {
+    for bytes in
+        [[&old[..], b"and more"].concat(), [&old[..8150], &[b'n'; 50]].concat(), [b"inserted", &old[..]].concat()]
+    {
         let error = store.commit(&key("a"), Expect::Any, payload(bytes), &wait(1000)).await.unwrap_err();
         let after = store.load(&key("a"), &wait(1000)).await.unwrap().unwrap().payload;
         say(&format!("{} {} {}", error.kind(), error.may_have_been_applied(), after == old));

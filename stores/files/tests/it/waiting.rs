@@ -135,7 +135,8 @@ async fn whoever_leaves_gives_the_place_to_the_next() {
     only.abort();
     until("none waits", || FilesStore::waiting() == 0).await;
     drop(holder);
-    let locked = room.store.lock(&key("a"), Claim::Existing, &wait(2000)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let locked = room.store.lock(&key("a"), Claim::Existing, &wait(1000)).await.unwrap();
     assert!(locked.is_some());
 }
 
