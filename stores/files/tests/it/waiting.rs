@@ -237,21 +237,24 @@ async fn a_removal_does_not_wait_for_ever_and_leaves_nothing_to_who_waits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_and_a_removal_at_once() {
     let _turn = TURN.lock().await;
-    let room = Arc::new(Room::new());
+    let room = Room::new();
+    let handle = tokio::runtime::Handle::current();
     let mut first = 0;
     for _ in 0..3000 {
         room.create("a", "old").await.unwrap();
-        let start = Arc::new(Barrier::new(2));
-        let both = [payload("new"), Put::Remove].map(|put| {
-            let (room, start) = (Arc::clone(&room), Arc::clone(&start));
-            tokio::spawn(async move {
-                start.wait();
-                room.commit("a", Expect::Any, put).await.unwrap()
-            })
+        // On threads of their own, since they wait for each other without letting others run.
+        let start = Barrier::new(2);
+        let [commit, remove] = std::thread::scope(|scope| {
+            let both = [payload("new"), Put::Remove].map(|put| {
+                scope.spawn(|| {
+                    start.wait();
+                    handle.block_on(room.commit("a", Expect::Any, put)).unwrap()
+                })
+            });
+            both.map(|one| one.join().unwrap())
         });
-        let [commit, remove] = both;
-        let Outcome::Removed(removed) = remove.await.unwrap() else { panic!("nothing was there to remove") };
-        match commit.await.unwrap() {
+        let Outcome::Removed(removed) = remove else { panic!("nothing was there to remove") };
+        match commit {
             Outcome::Done(_) => assert_eq!(removed.payload, "new", "what was answered as done was there"),
             Outcome::Gone => assert_eq!(removed.payload, "old"),
             other => panic!("{other:?}"),
