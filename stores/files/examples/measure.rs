@@ -109,6 +109,9 @@ async fn main() {
         all.push(begun.elapsed());
     }
     report("create, 500 bytes", all);
+    let begun = Instant::now();
+    while !store.sweep(1000).await.unwrap().done {}
+    println!("{:>9.1} us  sweep, for each file that stays", begun.elapsed().as_secs_f64() * 1e6 / 20_000.0);
     let mut all = Vec::new();
     for round in 0..20_000_u32 {
         let key = Key::from_bytes(format!("new{round}").into_bytes());

@@ -224,6 +224,9 @@ impl Inner {
             // It runs to its end although its time is over.
             Err(error) if effect == Effect::Writes => Err(error.or_maybe_applied()),
             Err(error) => Err(error),
+            Ok(Err(broken)) if effect == Effect::Writes && broken.is_panic() => {
+                Err(Error::unavailable("work on a session file was broken off").with_source(broken).or_maybe_applied())
+            }
             Ok(Err(broken)) => Err(Error::unavailable("work on a session file was broken off").with_source(broken)),
         }
     }

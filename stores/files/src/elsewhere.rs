@@ -19,6 +19,21 @@ impl FilesStore {
     pub fn new(path: impl Into<std::path::PathBuf>) -> Result<FilesStore> {
         FilesStore::open(FilesConfig::new(path))
     }
+
+    /// The settings.
+    pub fn config(&self) -> &FilesConfig {
+        match *self {}
+    }
+
+    /// How many calls on the thread that asked took over a millisecond.
+    pub fn slow_calls(&self) -> u64 {
+        match *self {}
+    }
+
+    /// How many requests of this process wait for locks of session files.
+    pub fn waiting() -> usize {
+        0
+    }
 }
 
 impl Store for FilesStore {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cloakroom_core::{Error, Key, Result};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode, Timespec, Timestamps};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::config::FilesConfig;
@@ -17,7 +17,7 @@ use crate::layout;
 
 /// The sticky bit of a session file says that a redo may be waiting for it (see `redo.rs`). It means nothing to the
 /// kernel or to PHP on a plain file, and every `fstat` shows it for nothing.
-pub(crate) const PENDING: u32 = 0o1000;
+pub(crate) const PENDING: RawMode = 0o1000;
 
 /// Which file it is, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ pub(crate) struct Seen {
     pub(crate) mtime: i128,
     /// When it was last written to or touched, which nobody can set; nanoseconds since 1970.
     pub(crate) ctime: i128,
-    pub(crate) mode: u32,
+    pub(crate) mode: RawMode,
     pub(crate) uid: u32,
     /// No name leads to it any more: somebody destroyed it.
     pub(crate) unlinked: bool,
@@ -121,7 +121,8 @@ impl Site {
     /// Makes a file that is not there yet, empty. `None` if one is.
     pub(crate) fn create(&self, target: &Target) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(self.config.mode);
+        // Not every system has the same width for it.
+        let mode = Mode::from_raw_mode(RawMode::from(u16::try_from(self.config.mode).unwrap_or(0o600)));
         match retry_on_intr(|| rustix::fs::open(target.path(), flags, mode)) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::EXIST) => Ok(None),

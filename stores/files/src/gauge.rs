@@ -57,6 +57,7 @@ impl Gauge {
         let took = now - begun;
         if took > SLOW {
             self.slow.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(?took, "a call to the file system was slow; the next ones go to the blocking pool");
             self.pool_until.store(nanos(now + PENALTY - self.born), Ordering::Relaxed);
         }
         took

@@ -70,7 +70,7 @@ impl<'a> Redo<'a> {
                 write_all(&file, part)?;
             }
             if durable {
-                rustix::fs::fdatasync(&file)?;
+                rustix::fs::fsync(&file)?;
                 rustix::fs::fsync(&redo.directory)?;
             }
             Ok(())

@@ -3,7 +3,7 @@
 //! It is called `.cloakroom-UID`, one for each owner of session files, because several users may share one save path
 //! (Debian's has mode 1733). Nothing in it is called `sess_`, so that PHP and Debian's cleaner leave it alone.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloakroom_core::{Error, Result};
@@ -17,8 +17,15 @@ pub(crate) const REDO: &str = "redo-";
 /// What the names of sessions set aside begin with; the time follows.
 pub(crate) const ASIDE: &str = "aside-";
 
-pub(crate) fn path(site: &Site, uid: u32) -> Result<CString> {
-    let path = [site.directory(), b"/.cloakroom-", uid.to_string().as_bytes()].concat();
+const NAME: &str = ".cloakroom-";
+
+/// Whose directory has this name, if it is one of ours.
+pub(crate) fn owner(name: &CStr) -> Option<u32> {
+    name.to_str().ok()?.strip_prefix(NAME)?.parse().ok()
+}
+
+fn path(site: &Site, uid: u32) -> Result<CString> {
+    let path = [site.directory(), b"/", NAME.as_bytes(), uid.to_string().as_bytes()].concat();
     CString::new(path).map_err(|_| Error::config("the save path holds a NUL byte"))
 }
 

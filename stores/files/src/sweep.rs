@@ -95,14 +95,20 @@ impl Site {
             let Some(entry) = directory.next() else {
                 stack.pop();
                 if stack.is_empty() {
-                    self.sweep_side()?;
                     return Ok(Swept::new(removed, true));
                 }
                 continue;
             };
             let entry = entry.map_err(unreadable)?;
             let here = directory.fd().map_err(unreadable)?;
-            if level < self.config.depth {
+            if level == 0
+                && let Some(uid) = side::owner(entry.file_name())
+            {
+                // Another user's is that user's matter, and root's.
+                if let Ok(Some(directory)) = side::open(self, uid) {
+                    self.sweep_side(&directory)?;
+                }
+            } else if level < self.config.depth {
                 // A link in the place of a directory is not followed.
                 if is_level(&entry)
                     && let Ok(inner) = open_directory(here, entry.file_name(), false)
@@ -148,15 +154,13 @@ impl Site {
     }
 
     /// What lies in our own directory and is of no use any more.
-    fn sweep_side(&self) -> Result<()> {
-        let me = rustix::process::geteuid().as_raw();
-        let Some(directory) = side::open(self, me)? else { return Ok(()) };
-        aside::prune(&directory, aside::MOST_ASIDE)?;
-        for entry in Dir::read_from(&directory).map_err(unreadable)? {
+    fn sweep_side(&self, directory: &OwnedFd) -> Result<()> {
+        aside::prune(directory, aside::MOST_ASIDE)?;
+        for entry in Dir::read_from(directory).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             if let Some(id) = entry.file_name().to_bytes().strip_prefix(REDO.as_bytes()) {
                 // One that cannot be looked at stays.
-                let _ = self.sweep_redo(&directory, &entry, id);
+                let _ = self.sweep_redo(directory, &entry, id);
             }
         }
         Ok(())

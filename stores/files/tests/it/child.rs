@@ -50,6 +50,7 @@ fn plays_its_part() {
             }
             "write" => crash::write_for_ever(&store, number, || say("ready")).await,
             "look" => look(&store).await,
+            "limit" => limit(&store).await,
             "calls" => calls(&store).await,
             other => panic!("no part {other}"),
         }
@@ -87,6 +88,18 @@ async fn look(store: &FilesStore) {
     }
     let outcome = store.commit(&key("large"), Expect::Any, payload(vec![b'x'; 10_000]), &wait(1000)).await;
     say(&format!("large {}", outcome.is_ok()));
+}
+
+/// Grows a session beyond the largest file that this process may write.
+async fn limit(store: &FilesStore) {
+    let old = store.load(&key("a"), &wait(1000)).await.unwrap().unwrap().payload;
+    for bytes in
+        [[&old[..], b"and more"].concat(), [&old[..8150], &[b'n'; 50]].concat(), [b"inserted", &old[..]].concat()]
+    {
+        let error = store.commit(&key("a"), Expect::Any, payload(bytes), &wait(1000)).await.unwrap_err();
+        let after = store.load(&key("a"), &wait(1000)).await.unwrap().unwrap().payload;
+        say(&format!("{} {} {}", error.kind(), error.may_have_been_applied(), after == old));
+    }
 }
 
 /// Each call once more between two marks, for strace.

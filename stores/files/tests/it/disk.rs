@@ -9,7 +9,8 @@ use cloakroom_core::Store;
 use cloakroom_core::store::{Expect, Outcome, Put};
 use cloakroom_store_files::{FilesConfig, FilesStore};
 
-use crate::util::{key, names, payload, wait};
+use crate::child;
+use crate::util::{Room, Talking, key, names, payload, wait};
 
 /// A small file system of its own.
 struct Disk(tempfile::TempDir);
@@ -102,6 +103,30 @@ async fn a_full_disk_costs_nothing_but_the_change() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(fs::read(disk.path().join("sess_b")).unwrap(), b"longer than before");
     store.commit(&key("b"), Expect::Any, Put::Remove, &wait(100)).await.unwrap();
+}
+
+/// A write that fails halfway although space could be reserved is taken back.
+#[test]
+fn what_was_written_halfway_is_taken_back() {
+    let room = Room::new();
+    room.plant("a", vec![b'o'; 8190]);
+    let child = child::command("limit", room.dir(), 0);
+    let mut limited = Command::new("bash");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .arg(child.get_program())
+        .args(child.get_args());
+    for (name, value) in child.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    let mut child = Talking::new(limited);
+    let mut said = Vec::new();
+    while said.len() < 3 {
+        said.extend(child.line().strip_prefix("> ").map(str::to_owned));
+    }
+    assert_eq!(said, ["unavailable false true"; 3]);
+    assert_eq!(room.bytes("a"), vec![b'o'; 8190]);
+    assert_eq!(room.names(), ["sess_a"]);
 }
 
 #[tokio::test]

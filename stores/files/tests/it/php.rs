@@ -90,6 +90,38 @@ async fn a_reader_never_sees_php_emptying_or_writing() {
     assert!(letters.iter().filter(|seen| **seen).count() > 3, "the reader kept up");
 }
 
+/// A writer that is interrupted for some milliseconds in the midst of its write: older PHP does not empty the file first,
+/// so that what lies there is as long as a session and may even look like one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_does_not_take_half_a_write_for_a_session() {
+    use std::os::unix::fs::FileExt;
+    let room = Room::new();
+    room.plant("a", "aaaabbbb".repeat(10));
+    let path = room.path("a");
+    let writer = std::thread::spawn(move || {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.lock().unwrap();
+        for round in 0..60_u8 {
+            let letter = [b'c' + round % 20];
+            file.write_all_at(&letter.repeat(40), 0).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            file.write_all_at(&letter.repeat(40), 40).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    let (mut halves, mut wholes) = (0, 0);
+    while !writer.is_finished() {
+        let payload = room.load("a").await.unwrap().unwrap().payload;
+        let whole = payload.iter().all(|letter| *letter == payload[0]);
+        if whole { wholes += 1 } else { halves += 1 }
+    }
+    writer.join().unwrap();
+    println!("{wholes} whole sessions, {halves} halves");
+    // The sleep of the writer may last longer on a busy machine.
+    assert!(wholes > 30 && halves < 10, "{wholes} {halves}");
+}
+
 /// Two processes of ours and one of PHP count up one number, 600 times in all.
 #[tokio::test]
 async fn no_update_is_lost() {
@@ -106,6 +138,29 @@ async fn no_update_is_lost() {
         while child.line() != "> done" {}
     }
     assert_eq!(number(&room.bytes("a")), 600);
+}
+
+/// Trying again and again starves beside workers that wait in the kernel.
+#[tokio::test]
+async fn whoever_waits_beside_php_gets_a_turn() {
+    let room = Room::new();
+    room.plant("a", "n|i:0;");
+    let code = "fwrite(STDOUT, \"in\\n\"); while (true) { session_start(); usleep(5000); session_write_close(); }";
+    let mut workers: Vec<_> = (0..6).map(|_| Talking::new(php(room.dir(), "a", code))).collect();
+    for worker in &mut workers {
+        assert_eq!(worker.line(), "in");
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let locked = room.lock("a", Claim::Existing).await.unwrap().unwrap();
+        waits.push(begun.elapsed());
+        locked.lease.release().await;
+    }
+    waits.sort();
+    println!("waits beside 6 workers of PHP: half within {:?}, the longest {:?}", waits[10], waits[19]);
+    assert!(waits[19] < Duration::from_millis(500), "{waits:?}");
 }
 
 /// What PHP has done to a file since our write was killed is what counts.

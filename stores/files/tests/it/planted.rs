@@ -40,7 +40,9 @@ async fn links_of_both_kinds() {
     fs::write(&target, "a|i:1;").unwrap();
     crate::util::age(&target, LIFE / 2);
     symlink(&target, room.path("soft")).unwrap();
-    fs::hard_link(&target, room.path("hard")).unwrap();
+    let other = outside.path().join("other");
+    fs::write(&other, "a|i:1;").unwrap();
+    fs::hard_link(&other, room.path("hard")).unwrap();
     symlink(outside.path().join("nothing"), room.path("dangling")).unwrap();
     let before = fs::metadata(&target).unwrap();
     for id in ["softly", "hardly"] {
@@ -49,9 +51,9 @@ async fn links_of_both_kinds() {
         refuses(&room, id).await;
     }
     refuses(&room, "dangling").await;
-    assert_eq!(fs::read(&target).unwrap(), b"a|i:1;");
+    assert_eq!((fs::read(&target).unwrap(), fs::read(&other).unwrap()), (b"a|i:1;".to_vec(), b"a|i:1;".to_vec()));
     assert_eq!(fs::metadata(&target).unwrap().mtime(), before.mtime());
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing was made at the end of a link");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2, "nothing was made at the end of a link");
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Sweeping: what has expired and nothing else, in bounded steps.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::{Duration, SystemTime};
 
 use cloakroom_core::Store;
-use cloakroom_core::store::{Claim, Expect, Put};
+use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 
 use crate::util::{LIFE, Room, age, php};
 
@@ -132,7 +132,7 @@ async fn never_removes_what_was_touched_meanwhile() {
     for number in 0..20 {
         let room = std::sync::Arc::clone(&room);
         touchers.push(tokio::spawn(async move {
-            use cloakroom_core::store::{Outcome, Payload};
+            use cloakroom_core::store::Payload;
             let id = format!("s{number}");
             let (mut lives, mut touches) = (0, 0);
             while std::time::Instant::now() < end {
@@ -174,6 +174,76 @@ async fn never_removes_what_was_touched_meanwhile() {
     assert!(removed > 20 && touches > 100);
 }
 
+/// Touched between the sweeper's first look and its lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looks_again_under_the_lock() {
+    let room = std::sync::Arc::new(Room::new());
+    let end = std::time::Instant::now() + Duration::from_secs(1);
+    let path = room.path("a");
+    let toucher = std::thread::spawn(move || {
+        let (mut kept, mut lost) = (0, 0);
+        while std::time::Instant::now() < end {
+            let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - OLD).unwrap();
+            let old = std::time::Instant::now();
+            while old.elapsed() < Duration::from_micros((kept + lost) % 200) {
+                std::hint::spin_loop();
+            }
+            file.lock_shared().unwrap();
+            file.set_modified(SystemTime::now()).unwrap();
+            let there = file.metadata().unwrap().nlink() == 1;
+            drop(file);
+            if there {
+                std::thread::sleep(Duration::from_micros(20));
+                assert!(path.exists(), "removed after it was touched");
+                kept += 1;
+            } else {
+                lost += 1;
+            }
+        }
+        (kept, lost)
+    });
+    while !toucher.is_finished() {
+        room.store.sweep(10).await.unwrap();
+    }
+    let (kept, lost) = toucher.join().unwrap();
+    println!("touched in time {kept} times, {lost} times too late");
+    assert!(kept > 100 && lost > 10);
+}
+
+/// Whoever holds the lock at the end of a session's life may be a sweeper about to remove it.
+#[tokio::test]
+async fn a_touch_at_the_end_waits_for_a_sweeper() {
+    let room = Room::new();
+    for removes in [true, false] {
+        room.plant("a", "x");
+        age(&room.path("a"), Duration::from_secs(1439));
+        let sweeper = fs::File::open(room.path("a")).unwrap();
+        sweeper.lock().unwrap();
+        let sweep = async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            if removes {
+                fs::remove_file(room.path("a")).unwrap();
+            }
+            drop(sweeper);
+        };
+        let (outcome, ()) = tokio::join!(room.commit("a", Expect::Any, Put::Touch(LIFE)), sweep);
+        match outcome.unwrap() {
+            Outcome::Gone => assert!(removes),
+            Outcome::Done(_) => assert!(!removes),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A PHP request that takes long is no sweeper.
+    age(&room.path("a"), Duration::from_secs(1438));
+    let request = fs::File::open(room.path("a")).unwrap();
+    request.lock().unwrap();
+    let outcome = room.commit("a", Expect::Any, Put::Touch(LIFE)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+    drop(request);
+    assert!(room.load("a").await.unwrap().unwrap().ttl.unwrap() > LIFE / 2);
+}
+
 #[tokio::test]
 async fn cleans_up_its_own_leftovers() {
     let room = Room::new();
@@ -201,5 +271,4 @@ async fn cleans_up_its_own_leftovers() {
     assert_eq!(room.load("pending").await.unwrap().unwrap().payload, new);
     assert_eq!(room.names().iter().filter(|name| name.contains("/aside-")).count(), 1);
     assert!(room.lock("pending", Claim::Existing).await.unwrap().is_some());
-    let _ = LIFE;
 }

@@ -1,7 +1,7 @@
 //! Waiting for a busy session: in order, with a limit, and for the file that counts.
 
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::ErrorKind;
@@ -135,7 +135,8 @@ async fn whoever_leaves_gives_the_place_to_the_next() {
     only.abort();
     until("none waits", || FilesStore::waiting() == 0).await;
     drop(holder);
-    let locked = room.store.lock(&key("a"), Claim::Existing, &wait(2000)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let locked = room.store.lock(&key("a"), Claim::Existing, &wait(1000)).await.unwrap();
     assert!(locked.is_some());
 }
 
@@ -230,4 +231,59 @@ async fn a_removal_does_not_wait_for_ever_and_leaves_nothing_to_who_waits() {
     let outcome = room.commit("a", Expect::Held(lease), Put::Remove).await.unwrap();
     assert!(matches!(outcome, Outcome::Removed(_)));
     assert_eq!(waiter.line(), "[]");
+}
+
+/// A removal between the opening of a file and its lock, which only the look after the lock shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_and_a_removal_at_once() {
+    let _turn = TURN.lock().await;
+    let room = Room::new();
+    let handle = tokio::runtime::Handle::current();
+    let mut first = 0;
+    for _ in 0..3000 {
+        room.create("a", "old").await.unwrap();
+        // On threads of their own, since they wait for each other without letting others run.
+        let start = Barrier::new(2);
+        let [commit, remove] = std::thread::scope(|scope| {
+            let both = [payload("new"), Put::Remove].map(|put| {
+                scope.spawn(|| {
+                    start.wait();
+                    handle.block_on(room.commit("a", Expect::Any, put)).unwrap()
+                })
+            });
+            both.map(|one| one.join().unwrap())
+        });
+        let Outcome::Removed(removed) = remove else { panic!("nothing was there to remove") };
+        match commit {
+            Outcome::Done(_) => assert_eq!(removed.payload, "new", "what was answered as done was there"),
+            Outcome::Gone => assert_eq!(removed.payload, "old"),
+            other => panic!("{other:?}"),
+        }
+        assert!(!room.is_there("a"));
+        first += usize::from(removed.payload == "new");
+    }
+    println!("the commit came first in {first} of 3000 rounds");
+}
+
+/// On the pool, a call that nobody waits for any more runs to its end, and gives the lock back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_calls_are_not_begun_or_complete() {
+    let room = Arc::new(Room::with(|config| config.io(cloakroom_store_files::Io::Pool)));
+    let payloads = [vec![b'a'; 200_000], vec![b'b'; 200_100]];
+    room.create("a", &payloads[0]).await.unwrap();
+    for round in 0..100 {
+        let (ours, new) = (Arc::clone(&room), payloads[(round + 1) % 2].clone());
+        let task = tokio::spawn(async move {
+            let locked = ours.lock("a", Claim::Existing).await.unwrap().unwrap();
+            ours.commit("a", Expect::Held(locked.lease), payload(new)).await.unwrap();
+        });
+        tokio::time::sleep(Duration::from_micros(round as u64 * 20)).await;
+        task.abort();
+        let _ = task.await;
+        let record = room.load("a").await.unwrap().unwrap();
+        assert!(payloads.iter().any(|payload| record.payload == payload), "{} bytes", record.payload.len());
+        let begun = Instant::now();
+        drop(room.lock("a", Claim::Existing).await.unwrap().unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
 }
