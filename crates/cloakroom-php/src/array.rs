@@ -21,6 +21,8 @@ struct Inner {
 /// Up to here looking through beats hashing.
 const FEW: usize = 16;
 
+type Iter<'a> = std::iter::Map<std::slice::Iter<'a, (Key, Value)>, fn(&(Key, Value)) -> (&Key, &Value)>;
+
 fn pairs(entry: &(Key, Value)) -> (&Key, &Value) {
     (&entry.0, &entry.1)
 }
@@ -51,7 +53,7 @@ impl Array {
     }
 
     /// The elements in PHP's order.
-    pub fn iter(&self) -> std::iter::Map<std::slice::Iter<'_, (Key, Value)>, fn(&(Key, Value)) -> (&Key, &Value)> {
+    pub fn iter(&self) -> Iter<'_> {
         self.entries().iter().map(pairs)
     }
 
@@ -263,7 +265,7 @@ impl<K: AsKey, V: Into<Value>> FromIterator<(K, V)> for Array {
 
 impl<'a> IntoIterator for &'a Array {
     type Item = (&'a Key, &'a Value);
-    type IntoIter = std::iter::Map<std::slice::Iter<'a, (Key, Value)>, fn(&(Key, Value)) -> (&Key, &Value)>;
+    type IntoIter = Iter<'a>;
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }

@@ -44,6 +44,7 @@ mod scan;
 mod ser;
 pub mod serde_mapping;
 mod serialize;
+mod trail;
 mod unserialize;
 mod value;
 mod value_serde;

@@ -10,7 +10,7 @@ pub enum Precision {
     /// `-1`, PHP's default: the fewest digits that read back as the same float.
     #[default]
     Shortest,
-    /// That many significant digits; `17` was the default up to PHP 7.0. `0` counts as `1`.
+    /// That many significant digits; `17` was the default up to PHP 7.0.
     Digits(u8),
 }
 
@@ -18,8 +18,7 @@ pub enum Precision {
 pub(crate) fn parse_int(text: &[u8]) -> i64 {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
     };
     if digits.len() <= 18 {
         let n = digits.iter().fold(0_i64, |n, d| n * 10 + i64::from(d - b'0'));
@@ -56,23 +55,30 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: f64, precision: Precision) {
     if value.is_infinite() {
         return out.extend_from_slice(b"INF");
     }
-    if value == 0.0 {
-        return out.push(b'0');
-    }
     // `D.DDDe-X`: Rust's shortest and exact digits are the ones that zend_dtoa finds in modes 0 and 2.
     let mut buffer = [0_u8; 300];
     let mut rest = &mut buffer[..];
     let (written, limit) = match precision {
         Precision::Shortest => (write!(rest, "{value:e}"), 17),
-        Precision::Digits(n) => {
-            let n = usize::from(n.max(1));
-            (write!(rest, "{value:.*e}", n - 1), n)
-        }
+        Precision::Digits(n) => (write!(rest, "{value:.*e}", usize::from(n.max(1)) - 1), usize::from(n)),
     };
     debug_assert!(written.is_ok(), "256 digits and an exponent fit");
     let unused = rest.len();
     let text = &buffer[..buffer.len() - unused];
     let e = memchr::memrchr(b'e', text).unwrap_or(text.len());
+    // Halfway between two shortest texts Rust takes the upper, PHP the even one. Only longer texts can be so close.
+    let mut even = [0_u8; 40];
+    let (text, e) = if precision == Precision::Shortest && e > 15 && text[e - 1] % 2 == 1 {
+        let mut rest = &mut even[..];
+        let exact = write!(rest, "{value:.*e}", e - 2);
+        let unused = rest.len();
+        let other = &even[..even.len() - unused];
+        let same = exact.is_ok() && std::str::from_utf8(other).is_ok_and(|other| other.parse() == Ok(value));
+        let other_e = memchr::memrchr(b'e', other).unwrap_or(other.len());
+        if same { (other, other_e) } else { (text, e) }
+    } else {
+        (text, e)
+    };
     #[expect(clippy::cast_possible_truncation, reason = "a float's exponent has three digits")]
     let exponent = parse_int(text.get(e + 1..).unwrap_or(b"")) as i32;
     let mut digits = [0_u8; 300];

@@ -83,8 +83,7 @@ impl Walker {
             at = next;
             sink.head(value, start, at)?;
             let elements = match value {
-                Head::Array(n) => Some(n),
-                Head::Object(_, n) => Some(n),
+                Head::Array(n) | Head::Object(_, n) => Some(n),
                 _ => None,
             };
             if let Some(n) = elements {
@@ -231,7 +230,7 @@ fn escaped(buf: &[u8], at: usize) -> Scan<(usize, &[u8], usize)> {
     for _ in 0..len {
         match buf.get(end) {
             Some(b'\\') if buf.get(end + 1..end + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => {
-                end += 3
+                end += 3;
             }
             Some(b'\\') => return Err(fault(buf, end, "expected two hexadecimal digits")),
             Some(_) => end += 1,
@@ -397,37 +396,6 @@ fn reference(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
         return Err(fault(buf, end, "expected `;` after a reference"));
     }
     Ok((n, end + 1))
-}
-
-/// The keys that lead to where a walk stopped, for the error message.
-#[derive(Default)]
-pub(crate) struct Trail<'a> {
-    keys: Vec<RawKey<'a>>,
-    depth: usize,
-}
-
-impl<'a> Sink<'a> for Trail<'a> {
-    fn key(&mut self, key: RawKey<'a>, depth: usize, _: usize, _: usize) -> Scan<()> {
-        self.keys.truncate(depth - 1);
-        self.keys.push(key);
-        Ok(())
-    }
-    fn head(&mut self, head: Head<'a>, _: usize, _: usize) -> Scan<()> {
-        self.depth += usize::from(matches!(head, Head::Array(_) | Head::Object(..)));
-        Ok(())
-    }
-    fn close(&mut self, _: usize) -> Scan<()> {
-        self.depth -= 1;
-        self.keys.truncate(self.depth);
-        Ok(())
-    }
-}
-
-impl Trail<'_> {
-    /// Innermost first, as [`crate::Error`] keeps it; the walk stopped because of what comes after the last key.
-    pub(crate) fn steps(&self) -> Vec<crate::error::Step> {
-        self.keys.iter().rev().map(|key| key.to_key().as_ref().into()).collect()
-    }
 }
 
 impl RawKey<'_> {

@@ -96,26 +96,23 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value, precision: Precision
     let mut open: Vec<(std::slice::Iter<'_, (Key, Value)>, bool)> = Vec::new();
     let mut next = Some(value);
     loop {
-        if let Some(value) = next.take() {
-            if let Some(elements) = write_head(out, value, precision) {
-                let names = matches!(value, Value::Object(object) if object.class().eq_ignore_ascii_case(b"stdClass"));
-                open.push((elements.entries().iter(), names));
-            }
+        if let Some(value) = next.take()
+            && let Some(elements) = write_head(out, value, precision)
+        {
+            let names = matches!(value, Value::Object(object) if object.class().eq_ignore_ascii_case(b"stdClass"));
+            open.push((elements.entries().iter(), names));
         }
         let Some((rest, names)) = open.last_mut() else { return };
-        match rest.next() {
-            Some((key, value)) => {
-                match key {
-                    Key::Int(n) if *names => write_str(out, itoa::Buffer::new().format(*n).as_bytes()),
-                    key => write_key(out, key.as_ref()),
-                }
-                next = Some(value);
-            }
-            None => {
-                out.push(b'}');
-                open.pop();
-            }
+        let Some((key, value)) = rest.next() else {
+            out.push(b'}');
+            open.pop();
+            continue;
+        };
+        match key {
+            Key::Int(n) if *names => write_str(out, itoa::Buffer::new().format(*n).as_bytes()),
+            key => write_key(out, key.as_ref()),
         }
+        next = Some(value);
     }
 }
 

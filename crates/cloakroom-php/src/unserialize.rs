@@ -5,7 +5,8 @@ use crate::bag::graph::Graph;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::key::{Key, KeyRef};
 use crate::number::{parse_float, parse_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Trail, Walker, unescape};
+use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
+use crate::trail::Trail;
 use crate::value::{Custom, Enum, Object, PhpStr, Reference, Value};
 
 /// Whether references are in the bytes of one value, which is all there is to remember of a walk over them.

@@ -32,7 +32,7 @@ impl Serialize for PhpStr {
 impl<'de> Deserialize<'de> for PhpStr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
+        impl Visitor<'_> for Bytes {
             type Value = PhpStr;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")

@@ -140,8 +140,7 @@ impl Bag {
             return self.put_frozen(key, first, value, plain.then_some(count.places));
         }
         let mut graph = self.index.graph(self.format, &self.data)?;
-        let place = graph.add_value(value)?;
-        graph.set(&key.into(), place);
+        graph.set(&key.into(), value).map_err(|error| error.under(key).not_data())?;
         let bytes = graph.session(self.format, None).map_err(|error| error.under(key))?;
         self.replace(bytes, key)
     }

@@ -9,7 +9,8 @@ use super::graph::{Graph, payload_may_count, payload_may_refer};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
 use crate::key::{Key, KeyRef, KeyTable, canonical_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Trail, Walker, unescape};
+use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
+use crate::trail::Trail;
 
 /// A key and its value. Keys that come again stand in the list too.
 #[derive(Clone, Copy)]
@@ -101,10 +102,9 @@ impl Index {
         // None: as many as there are.
         let mut left = None;
         if format == Format::PhpSerialize && !bytes.is_empty() {
-            match array_head(bytes).map_err(|fault| crate::unserialize::with_path(bytes, fault))? {
-                Some((n, start)) => (left, at) = (Some(n), start),
-                None => (left, at) = (Some(0), 0),
-            }
+            let head = array_head(bytes).map_err(|fault| crate::unserialize::with_path(bytes, fault))?;
+            let (n, start) = head.unwrap_or((0, 0));
+            (left, at) = (Some(n), start);
         }
         let above = usize::from(format == Format::PhpSerialize);
         index.body.0 = small(at);
@@ -149,24 +149,21 @@ impl Index {
             }
             key => key.borrowed(format),
         };
-        match self.find(format, bytes, name) {
-            Some(first) => {
-                self.entries[first as usize].winner = number;
-                entry.winner = AGAIN;
-                self.entries.push(entry);
-            }
-            None => {
-                self.entries.push(entry);
-                self.live += 1;
-                let mut table = self.table.take();
-                if let Some(table) = &mut table {
-                    table.insert(name, number, |n| self.key(format, bytes, n));
-                } else if self.live > FEW {
-                    table = Some(self.new_table(format, bytes));
-                }
-                self.table = table;
-            }
+        if let Some(first) = self.find(format, bytes, name) {
+            self.entries[first as usize].winner = number;
+            entry.winner = AGAIN;
+            self.entries.push(entry);
+            return;
         }
+        self.entries.push(entry);
+        self.live += 1;
+        let mut table = self.table.take();
+        if let Some(table) = &mut table {
+            table.insert(name, number, |n| self.key(format, bytes, n));
+        } else if self.live > FEW {
+            table = Some(self.new_table(format, bytes));
+        }
+        self.table = table;
     }
 
     fn new_table(&self, format: Format, bytes: &[u8]) -> KeyTable {

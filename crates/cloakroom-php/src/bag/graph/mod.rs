@@ -4,15 +4,21 @@
 //! `var_unserializer.re`), so an edit of one key may change numbers under all the others. Here the numbers are
 //! followed once, the edit is made on variables, and all numbers are given anew. Only sessions with references pay.
 
+mod build;
+mod write;
+
 use std::collections::HashMap;
 
-use crate::error::{Error, ErrorKind, Fault, Result};
+use build::Builder;
+use write::Writer;
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::formats::Format;
 use crate::key::Key;
-use crate::number::{Precision, parse_float, parse_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
+use crate::number::Precision;
+use crate::scan::{Head, RawKey, Walker};
 use crate::serialize;
-use crate::unserialize::{class_name, property_key, with_path};
+use crate::unserialize::with_path;
 
 /// A variable: an element, a property or a session key.
 pub(crate) type Place = u32;
@@ -52,6 +58,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) roots: Vec<Root<'a>>,
     // The variable of the session itself, where it has a number.
     top: Option<Place>,
+    // An enum's case is one object wherever it stands.
+    cases: HashMap<(&'a [u8], &'a [u8]), u32>,
     references: Vec<(u32, Place)>,
     /// A reference's number may or may not count what a `C:` payload holds.
     pub(crate) uncertain: bool,
@@ -74,116 +82,9 @@ pub(crate) fn payload_may_refer(payload: &[u8]) -> bool {
         .any(|at| starts(&at))
 }
 
-struct Builder<'g, 'a> {
-    graph: &'g mut Graph<'a>,
-    bytes: &'a [u8],
-    slots: Vec<Place>,
-    // How many slots there were before the first payload that may hold some, and how many may be hidden in payloads.
-    certain: Option<usize>,
-    hidden: usize,
-    open: Vec<u32>,
-    names: HashMap<(u32, Key), Place>,
-    place: Place,
-}
-
 fn small(n: usize) -> u32 {
     // Bytes are at most u32::MAX long, and every place and value takes at least one.
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-impl Builder<'_, '_> {
-    fn target(&self, n: u64, at: usize) -> Scan<Option<Place>> {
-        let wrong = Fault { kind: ErrorKind::Reference, at, what: "a reference to nothing" };
-        let n = usize::try_from(n).ok().and_then(|n| n.checked_sub(1)).ok_or(wrong)?;
-        match self.certain {
-            Some(certain) if n >= certain => {
-                if n < self.slots.len() + self.hidden {
-                    Ok(None)
-                } else {
-                    Err(wrong)
-                }
-            }
-            _ => self.slots.get(n).copied().map(Some).ok_or(wrong),
-        }
-    }
-}
-
-impl<'a> Sink<'a> for Builder<'_, 'a> {
-    fn key(&mut self, key: RawKey<'a>, _: usize, at: usize, end: usize) -> Scan<()> {
-        let Some(&parent) = self.open.last() else { return Ok(()) };
-        let name = match self.graph.contents[parent as usize].head {
-            Head::Object(class, _) => property_key(key, class_name(class)),
-            _ => key.to_key(),
-        };
-        let fresh = self.graph.places.len();
-        self.place = *self.names.entry((parent, name)).or_insert(small(fresh));
-        if self.place as usize == fresh {
-            self.graph.places.push(u32::MAX);
-            let raw = &self.bytes[at..end];
-            self.graph.contents[parent as usize].children.push(Child { key, raw, place: self.place });
-        }
-        Ok(())
-    }
-
-    fn head(&mut self, head: Head<'a>, at: usize, end: usize) -> Scan<()> {
-        let place = self.place;
-        let not_itself = |target: Place| {
-            let what = "a reference to itself";
-            if target == place { Err(Fault { kind: ErrorKind::Reference, at, what }) } else { Ok(()) }
-        };
-        match head {
-            Head::Alias(n) => {
-                self.graph.references.push((small(at), place));
-                match self.target(n, at)? {
-                    None => self.graph.unknown(place, small(at)),
-                    Some(target) => {
-                        not_itself(target)?;
-                        let cell = self.graph.places[target as usize];
-                        self.graph.cells[cell as usize].shared = true;
-                        self.graph.places[place as usize] = cell;
-                    }
-                }
-                return Ok(());
-            }
-            Head::Handle(n) => {
-                self.graph.references.push((small(at), place));
-                let target = self.target(n, at)?;
-                self.slots.push(place);
-                match target {
-                    None => self.graph.unknown(place, small(at)),
-                    Some(target) => {
-                        not_itself(target)?;
-                        let content = self.graph.cells[self.graph.places[target as usize] as usize].content;
-                        if !self.graph.contents[content as usize].is_object() {
-                            let what = "an object reference to something else";
-                            return Err(Fault { kind: ErrorKind::Reference, at, what });
-                        }
-                        self.graph.assign(place, content);
-                    }
-                }
-                return Ok(());
-            }
-            Head::Custom(_, payload) if payload_may_count(payload) => {
-                self.slots.push(place);
-                self.certain.get_or_insert(self.slots.len());
-                self.hidden += payload.len() / 2;
-                self.graph.uncertain |= payload_may_refer(payload);
-            }
-            _ => self.slots.push(place),
-        }
-        let content = small(self.graph.contents.len());
-        self.graph.contents.push(Content { head, at: small(at), raw: &self.bytes[at..end], children: Vec::new() });
-        self.graph.assign(place, content);
-        if matches!(head, Head::Array(_) | Head::Object(..)) {
-            self.open.push(content);
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, _: usize) -> Scan<()> {
-        self.open.pop();
-        Ok(())
-    }
 }
 
 impl Content<'_> {
@@ -200,6 +101,7 @@ impl<'a> Graph<'a> {
             places: Vec::new(),
             roots: Vec::new(),
             top: None,
+            cases: HashMap::new(),
             references: Vec::new(),
             uncertain: false,
         }
@@ -244,7 +146,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Adds a value with numbers of its own.
-    pub(crate) fn add_value(&mut self, bytes: &'a [u8]) -> Result<Place> {
+    fn add_value(&mut self, bytes: &'a [u8]) -> Result<Place> {
         let place = self.place();
         let mut builder = self.builder(bytes);
         builder.place = place;
@@ -330,24 +232,24 @@ impl<'a> Graph<'a> {
     }
 
     /// `$_SESSION[$key] = $value`: through the reference, if the key is one.
-    pub(crate) fn set(&mut self, key: &Key, value: Place) {
+    pub(crate) fn set(&mut self, key: &Key, value: &'a [u8]) -> Result<()> {
+        // Before the value comes, which nothing holds yet.
         self.settle();
+        let value = self.add_value(value)?;
         let content = self.cells[self.places[value as usize] as usize].content;
-        match self.roots.iter().find(|root| root.key == *key).map(|root| root.place) {
-            Some(place) => {
-                let cell = &mut self.cells[self.places[place as usize] as usize];
-                if cell.shared {
-                    cell.content = content;
-                } else {
-                    self.assign(place, content);
-                }
-            }
-            None => {
-                let place = self.place();
-                self.assign(place, content);
-                self.roots.push(Root { key: key.clone(), raw: None, place });
-            }
+        let Some(place) = self.roots.iter().find(|root| root.key == *key).map(|root| root.place) else {
+            let place = self.place();
+            self.assign(place, content);
+            self.roots.push(Root { key: key.clone(), raw: None, place });
+            return Ok(());
+        };
+        let cell = &mut self.cells[self.places[place as usize] as usize];
+        if cell.shared {
+            cell.content = content;
+        } else {
+            self.assign(place, content);
         }
+        Ok(())
     }
 
     /// `unset($_SESSION[$key])`: what else refers to it keeps it.
@@ -445,121 +347,5 @@ impl<'a> Graph<'a> {
             writer.out.push(b'}');
         }
         Ok(writer.out)
-    }
-}
-
-struct Writer<'g, 'a> {
-    graph: &'g Graph<'a>,
-    out: Vec<u8>,
-    canonical: Option<Precision>,
-    number: u64,
-    cell_numbers: Vec<u64>,
-    content_numbers: Vec<u64>,
-}
-
-impl<'g, 'a> Writer<'g, 'a> {
-    fn new(graph: &'g Graph<'a>, canonical: Option<Precision>) -> Self {
-        Self {
-            graph,
-            out: Vec::new(),
-            canonical,
-            number: 0,
-            cell_numbers: vec![0; graph.cells.len()],
-            content_numbers: vec![0; graph.contents.len()],
-        }
-    }
-
-    /// Writes a reference if this variable or object has been written; else says what is to be written.
-    fn seen(&mut self, place: Place, as_variable: bool) -> Option<u32> {
-        let cell_at = self.graph.places[place as usize] as usize;
-        let cell = self.graph.cells[cell_at];
-        let content = &self.graph.contents[cell.content as usize];
-        let shared = cell.shared && as_variable;
-        let (variable, object) = (self.cell_numbers[cell_at], self.content_numbers[cell.content as usize]);
-        let object = if content.is_object() { object } else { 0 };
-        // PHP takes a reference to an object for the object, and writes `R:` where this place is a reference.
-        let alias = if self.canonical.is_some() && object != 0 { object } else { variable };
-        if shared && alias != 0 {
-            serialize::write_reference(&mut self.out, b'R', alias);
-            return None;
-        }
-        self.number += 1;
-        if shared {
-            self.cell_numbers[cell_at] = self.number;
-        }
-        if object != 0 {
-            serialize::write_reference(&mut self.out, b'r', object);
-            return None;
-        }
-        self.content_numbers[cell.content as usize] = self.number;
-        Some(cell.content)
-    }
-
-    fn value(&mut self, place: Place, as_variable: bool) {
-        let mut open: Vec<(u32, usize)> = Vec::new();
-        let mut next = Some((place, as_variable));
-        loop {
-            if let Some((place, as_variable)) = next.take() {
-                if let Some(at) = self.seen(place, as_variable) {
-                    let content = &self.graph.contents[at as usize];
-                    self.head(content);
-                    if matches!(content.head, Head::Array(_) | Head::Object(..)) {
-                        open.push((at, 0));
-                    }
-                }
-            }
-            let Some((at, child)) = open.last_mut() else { return };
-            let content = &self.graph.contents[*at as usize];
-            let Some(element) = content.children.get(*child) else {
-                self.out.push(b'}');
-                open.pop();
-                continue;
-            };
-            *child += 1;
-            next = Some((element.place, true));
-            if self.canonical.is_none() {
-                self.out.extend_from_slice(element.raw);
-            } else {
-                let key = match content.head {
-                    Head::Object(class, _) => property_key(element.key, class_name(class)),
-                    _ => element.key.to_key(),
-                };
-                serialize::write_key(&mut self.out, key.as_ref());
-            }
-        }
-    }
-
-    fn head(&mut self, content: &Content<'a>) {
-        let children = content.children.len();
-        let unchanged = match content.head {
-            Head::Array(n) | Head::Object(_, n) => n as usize == children,
-            _ => true,
-        };
-        match self.canonical {
-            None if unchanged => self.out.extend_from_slice(content.raw),
-            precision => write_head(&mut self.out, content.head, children, precision.unwrap_or_default()),
-        }
-    }
-}
-
-/// A head as PHP writes it, whatever was accepted when it was read.
-pub(crate) fn write_head(out: &mut Vec<u8>, head: Head<'_>, children: usize, precision: Precision) {
-    match head {
-        Head::Null => out.extend_from_slice(b"N;"),
-        Head::Bool(value) => out.extend_from_slice(if value { b"b:1;" } else { b"b:0;" }),
-        Head::Int(text) => serialize::write_int(out, parse_int(text)),
-        Head::Float(text) => serialize::write_double(out, parse_float(text), precision),
-        Head::Str(text) => serialize::write_str(out, text),
-        Head::Escaped(len, text) => serialize::write_str(out, &unescape(len, text)),
-        Head::Array(_) => serialize::write_array_head(out, children),
-        Head::Object(class, _) => {
-            serialize::write_counted(out, b'O', &[class_name(class)], b':');
-            serialize::number(out, children);
-            out.extend_from_slice(b":{");
-        }
-        Head::Custom(class, payload) => serialize::write_custom(out, class, payload),
-        Head::Enum(class, case) => serialize::write_counted(out, b'E', &[class, b":", case], b';'),
-        Head::Alias(n) => serialize::write_reference(out, b'R', n),
-        Head::Handle(n) => serialize::write_reference(out, b'r', n),
     }
 }

@@ -1,10 +1,14 @@
 //! Reading by serde, straight from the bytes; the table of what becomes what is in [`crate::serde_mapping`].
 
+mod access;
+mod error;
+mod key;
+
 use serde::Deserialize;
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor,
-};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
+
+use access::{Elements, Pairs, Variant};
+use error::wrong;
 
 use crate::bag::Bag;
 use crate::bag::graph::Graph;
@@ -15,7 +19,6 @@ use crate::number::{parse_float, parse_int};
 use crate::options::Options;
 use crate::scan::{Head, RawKey, Walker, head, key, unescape};
 use crate::unserialize::{Facts, check};
-use crate::value::bare_name;
 use crate::value_serde::VALUE;
 
 /// Decodes one serialized value, as PHP's `unserialize()` would with serde's types in place of PHP's.
@@ -182,68 +185,6 @@ impl<'a, 't> De<'a, 't> {
             }
         }
         true
-    }
-}
-
-/// What a value is called in an error; never what it is.
-fn describe<'h>(head: &Head<'_>) -> Unexpected<'h> {
-    match head {
-        Head::Null => Unexpected::Unit,
-        Head::Bool(_) => Unexpected::Other("boolean"),
-        Head::Int(_) => Unexpected::Other("integer"),
-        Head::Float(_) => Unexpected::Other("float"),
-        Head::Str(_) | Head::Escaped(..) => Unexpected::Other("string"),
-        Head::Array(_) => Unexpected::Other("array"),
-        Head::Object(..) | Head::Custom(..) => Unexpected::Other("object"),
-        Head::Enum(..) => Unexpected::Other("enum"),
-        Head::Alias(_) | Head::Handle(_) => Unexpected::Other("reference"),
-    }
-}
-
-fn wrong(head: &Head<'_>, expected: &dyn Expected) -> Error {
-    Error::invalid_type(describe(head), expected)
-}
-
-impl serde::de::Error for Error {
-    fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self::custom(message)
-    }
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(ErrorKind::Type, format!("expected {expected}, found {}", name(&unexpected)))
-    }
-    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let number = matches!(unexpected, Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_));
-        let kind = if number { ErrorKind::Number } else { ErrorKind::Type };
-        Self::new(kind, format!("expected {expected}, found another {}", name(&unexpected)))
-    }
-    fn invalid_length(len: usize, expected: &dyn Expected) -> Self {
-        Self::new(ErrorKind::Type, format!("expected {expected}, found {len} elements"))
-    }
-    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(ErrorKind::Type, format!("expected one of the variants {}", expected.join(", ")))
-    }
-    fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
-        Self::new(ErrorKind::Type, "a key that is not a field").under(KeyRef::Str(field.as_bytes()))
-    }
-    fn missing_field(field: &'static str) -> Self {
-        Self::new(ErrorKind::Type, format!("no key for the field {field}"))
-    }
-    fn duplicate_field(field: &'static str) -> Self {
-        Self::new(ErrorKind::Type, format!("two keys for the field {field}"))
-    }
-}
-
-fn name<'n>(unexpected: &Unexpected<'n>) -> &'n str {
-    match unexpected {
-        Unexpected::Bool(_) => "boolean",
-        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "integer",
-        Unexpected::Float(_) => "float",
-        Unexpected::Char(_) | Unexpected::Str(_) | Unexpected::Bytes(_) => "string",
-        Unexpected::Unit => "null",
-        Unexpected::Seq => "list",
-        Unexpected::Map => "array",
-        Unexpected::Other(name) => name,
-        _ => "value",
     }
 }
 
@@ -470,203 +411,5 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     fn deserialize_ignored_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
         self.skip()?;
         visitor.visit_unit()
-    }
-}
-
-struct Elements<'d, 'a, 't> {
-    de: &'d mut De<'a, 't>,
-    left: u32,
-    next: i64,
-}
-
-impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
-    type Error = Error;
-
-    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let at = self.de.at;
-        let (found, next) = key(self.de.buf, at).map_err(misplaced)?;
-        let expected = KeyRef::Int(self.next);
-        let found = match found {
-            RawKey::Int(text) => parse_int(text) == self.next,
-            other => other.to_key().as_ref() == expected,
-        };
-        if !found {
-            return Err(Error::new(ErrorKind::Type, "expected a list: this key is missing or out of order")
-                .at(at)
-                .under(expected));
-        }
-        self.left -= 1;
-        self.next += 1;
-        self.de.at = next;
-        seed.deserialize(&mut *self.de).map(Some).map_err(|error| error.under(expected))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        // What the bytes claim they have to pay for: an element takes at least six.
-        Some((self.left as usize).min(self.de.buf.len() / 6))
-    }
-}
-
-struct Pairs<'d, 'a, 't> {
-    de: &'d mut De<'a, 't>,
-    left: u32,
-    object: bool,
-    key: KeyRef<'a>,
-    // A key written as `S:`.
-    owned: Option<crate::Key>,
-}
-
-impl<'a> MapAccess<'a> for Pairs<'_, 'a, '_> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let at = self.de.at;
-        let (raw, next) = key(self.de.buf, at).map_err(misplaced)?;
-        self.left -= 1;
-        self.de.at = next;
-        self.owned = None;
-        self.key = match raw {
-            RawKey::Int(text) => KeyRef::Int(parse_int(text)),
-            RawKey::Str(text) if self.object => KeyRef::Str(bare_name(text)),
-            RawKey::Str(text) => KeyRef::of(text),
-            escaped @ RawKey::Escaped(..) => {
-                let owned = self.owned.insert(escaped.to_key());
-                return seed.deserialize(KeyDe { key: owned.as_ref(), borrowed: None }).map(Some);
-            }
-        };
-        let key = KeyDe { key: self.key, borrowed: Some(self.key) };
-        seed.deserialize(key).map(Some).map_err(|error| error.at(at))
-    }
-
-    fn next_value_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<T::Value> {
-        let result = seed.deserialize(&mut *self.de);
-        result.map_err(|error| error.under(self.owned.as_ref().map_or(self.key, crate::Key::as_ref)))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some((self.left as usize).min(self.de.buf.len() / 6))
-    }
-}
-
-/// A key: integers are also read as text, because PHP made integers of `"5"`, and the other way round.
-struct KeyDe<'k, 'a> {
-    key: KeyRef<'k>,
-    borrowed: Option<KeyRef<'a>>,
-}
-
-impl<'de> Deserializer<'de> for KeyDe<'_, 'de> {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match self.key {
-            KeyRef::Int(n) => visitor.visit_i64(n),
-            KeyRef::Str(_) => self.deserialize_str(visitor),
-        }
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match (self.key, self.borrowed) {
-            (KeyRef::Int(n), _) => visitor.visit_str(itoa::Buffer::new().format(n)),
-            (_, Some(KeyRef::Str(bytes))) => match std::str::from_utf8(bytes) {
-                Ok(text) => visitor.visit_borrowed_str(text),
-                Err(_) => visitor.visit_borrowed_bytes(bytes),
-            },
-            (KeyRef::Str(bytes), _) => visitor.visit_str(text(bytes)?),
-        }
-    }
-
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match (self.key, self.borrowed) {
-            (KeyRef::Int(n), _) => visitor.visit_bytes(itoa::Buffer::new().format(n).as_bytes()),
-            (_, Some(KeyRef::Str(bytes))) => visitor.visit_borrowed_bytes(bytes),
-            (KeyRef::Str(bytes), _) => visitor.visit_bytes(bytes),
-        }
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        // PHP makes 0 and 1 of booleans.
-        match self.key {
-            KeyRef::Int(n @ 0..=1) => visitor.visit_bool(n == 1),
-            _ => self.deserialize_any(visitor),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value> {
-        match self.key {
-            KeyRef::Int(n) => visitor.visit_enum(itoa::Buffer::new().format(n).into_deserializer()),
-            KeyRef::Str(bytes) => visitor.visit_enum(text(bytes)?.into_deserializer()),
-        }
-    }
-
-    serde::forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 unit unit_struct seq tuple tuple_struct map struct
-    }
-
-    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.deserialize_str(visitor)
-    }
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.deserialize_str(visitor)
-    }
-    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.deserialize_bytes(visitor)
-    }
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.deserialize_str(visitor)
-    }
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_unit()
-    }
-}
-
-/// A variant with data: the one key of an array, and what stands under it.
-struct Variant<'d, 'k, 'a, 't> {
-    de: &'d mut De<'a, 't>,
-    name: KeyRef<'k>,
-}
-
-impl<'a> EnumAccess<'a> for Variant<'_, '_, 'a, '_> {
-    type Error = Error;
-    type Variant = Self;
-
-    fn variant_seed<T: DeserializeSeed<'a>>(self, seed: T) -> Result<(T::Value, Self)> {
-        let name = seed.deserialize(KeyDe { key: self.name, borrowed: None })?;
-        Ok((name, self))
-    }
-}
-
-impl<'a> VariantAccess<'a> for Variant<'_, '_, 'a, '_> {
-    type Error = Error;
-
-    fn unit_variant(self) -> Result<()> {
-        <()>::deserialize(self.de)
-    }
-    fn newtype_variant_seed<T: DeserializeSeed<'a>>(self, seed: T) -> Result<T::Value> {
-        seed.deserialize(self.de)
-    }
-    fn tuple_variant<V: Visitor<'a>>(self, _: usize, visitor: V) -> Result<V::Value> {
-        self.de.deserialize_seq(visitor)
-    }
-    fn struct_variant<V: Visitor<'a>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value> {
-        self.de.deserialize_map(visitor)
     }
 }

@@ -1,0 +1,170 @@
+//! The race table: lost updates, parallel keys, revived sessions and erased writes; one process, and two.
+
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use cloakroom_testkit::http::{Ask, Reply, send};
+use cloakroom_testkit::process::Process;
+use serde_json::Value;
+
+use crate::program::start;
+
+/// One or more processes of the example on one store, and the browser's cookie.
+struct Race {
+    addrs: Vec<SocketAddr>,
+}
+
+impl Race {
+    fn on(servers: &[Process]) -> Race {
+        Race { addrs: servers.iter().map(Process::addr).collect() }
+    }
+
+    /// The n-th client's request.
+    fn get(&self, client: usize, path: &str, cookie: &str) -> Reply {
+        let headers = [("Cookie".to_owned(), cookie.to_owned())];
+        let ask = Ask { method: "GET", target: path, headers: &headers, body: b"" };
+        send(self.addrs[client % self.addrs.len()], &ask).unwrap()
+    }
+
+    fn json(&self, client: usize, path: &str, cookie: &str) -> Value {
+        let reply = self.get(client, path, cookie);
+        assert_eq!(reply.status, 200, "{path}: {}", String::from_utf8_lossy(&reply.body));
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    fn login(&self) -> String {
+        let reply = self.get(0, "/login", "");
+        let line = reply.all("set-cookie").next().unwrap().to_owned();
+        line.split(';').next().unwrap().to_owned()
+    }
+
+    fn alive(&self, cookie: &str) -> bool {
+        self.json(1, "/get", cookie) != serde_json::json!({})
+    }
+
+    /// A: 8 clients, each with 25 increments, on one session; the share of acknowledged ones that is lost.
+    fn lost_increments(&self, mode: fn(usize) -> &'static str) -> i64 {
+        let cookie = self.login();
+        thread::scope(|scope| {
+            for client in 0..8 {
+                let cookie = &cookie;
+                scope.spawn(move || {
+                    for turn in 0..25 {
+                        self.json(client, &format!("/inc?d=4&mode={}", mode(client + turn)), cookie);
+                    }
+                });
+            }
+        });
+        200 - self.json(0, "/get", &cookie)["n"].as_i64().unwrap()
+    }
+
+    /// B: 40 parallel requests, each of which sets a key of its own; how many are kept.
+    fn keys_kept(&self) -> usize {
+        let cookie = self.login();
+        let ready = Barrier::new(40);
+        thread::scope(|scope| {
+            for client in 0..40 {
+                let (cookie, ready) = (&cookie, &ready);
+                scope.spawn(move || {
+                    ready.wait();
+                    self.json(client, &format!("/setk?k={client}&d=10"), cookie);
+                });
+            }
+        });
+        let all = self.json(0, "/get", &cookie);
+        (0..40).filter(|n| all.get(format!("k{n}")) == Some(&1.into())).count()
+    }
+
+    /// C: a slow request, writing or only reading, around a logout; how many of 12 sessions live on.
+    fn revived(&self, writes: u8) -> usize {
+        let times = 12;
+        let lives = |_| {
+            let cookie = self.login();
+            thread::scope(|scope| {
+                let slow = scope.spawn(|| self.get(0, &format!("/slow?d=150&w={writes}"), &cookie));
+                thread::sleep(Duration::from_millis(50));
+                assert_eq!(self.json(1, "/logout", &cookie)["destroyed"], true);
+                let slow = slow.join().unwrap();
+                assert_eq!(slow.status, if writes == 1 { 409 } else { 200 });
+                assert!(slow.all("set-cookie").next().is_none());
+            });
+            self.alive(&cookie)
+        };
+        (0..times).map(lives).filter(|lives| *lives).count()
+    }
+
+    /// D: a slow request that only reads, around a write; how many of 12 writes are erased.
+    fn erased(&self) -> usize {
+        let erased = |_| {
+            let cookie = self.login();
+            thread::scope(|scope| {
+                let slow = scope.spawn(|| self.json(0, "/slow?d=120&w=0", &cookie));
+                thread::sleep(Duration::from_millis(40));
+                self.json(1, "/setk?k=1&d=0", &cookie);
+                slow.join().unwrap();
+            });
+            self.json(0, "/get", &cookie).get("k1").is_none()
+        };
+        (0..12).map(erased).filter(|erased| *erased).count()
+    }
+
+    fn check(&self) {
+        assert_eq!(self.lost_increments(|_| "update"), 0, "A, update");
+        assert_eq!(self.lost_increments(|_| "start"), 0, "A, start");
+        assert_eq!(self.lost_increments(|n| if n % 2 == 0 { "update" } else { "start" }), 0, "A, both");
+        assert_eq!(self.keys_kept(), 40, "B");
+        assert_eq!(self.revived(1), 0, "C-w");
+        assert_eq!(self.revived(0), 0, "C-r");
+        assert_eq!(self.erased(), 0, "D");
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_memory() {
+    Race::on(&[start("races", &["--store", "memory:"])]).check();
+}
+
+#[test]
+fn nothing_is_lost_in_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("files://{}", directory.path().display());
+    Race::on(&[start("races", &["--store", &url])]).check();
+}
+
+#[test]
+fn nothing_is_lost_between_two_processes_on_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("files://{}", directory.path().display());
+    Race::on(&[start("races", &["--store", &url]), start("races", &["--store", &url])]).check();
+}
+
+/// `update` holds nothing while a handler thinks, so that 200 increments with 4 ms of thinking by 8 clients take about
+/// 25 times 4 ms, and not 200 times.
+#[test]
+fn updates_do_not_wait_for_each_others_thinking() {
+    let race = Race::on(&[start("races", &["--store", "memory:"])]);
+    let cookie = race.login();
+    let begun = std::time::Instant::now();
+    thread::scope(|scope| {
+        for client in 0..8 {
+            let (race, cookie) = (&race, &cookie);
+            scope.spawn(move || race.json(client, "/inc?d=400&mode=update", cookie));
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_millis(8 * 400), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_rotated_session_is_found_under_both_ids() {
+    let race = Race::on(&[start("races", &["--store", "memory:"])]);
+    let old = race.login();
+    let reply = race.get(0, "/rot", &old);
+    let new = reply.all("set-cookie").next().unwrap().split(';').next().unwrap().to_owned();
+    assert_ne!(old, new);
+    assert!(race.alive(&old) && race.alive(&new));
+    race.json(0, "/logout", &new);
+    assert!(!race.alive(&new));
+    assert_eq!(race.get(0, "/get", &old).status, 409);
+}

@@ -1,0 +1,78 @@
+//! Rules about sibling folders: who knows one store or one adapter knows where things are in all of them.
+
+use super::{Finding, Rule, Tree};
+
+/// The files that a store may have in src/, each in each store about the same thing.
+const STORE_FILES: &[&str] = &["config", "error", "layout", "lib", "list", "lock", "store", "sweep"];
+
+/// What one store alone has to have a file for.
+const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
+    ("stores/files", "access", "getting at a file, under its lock or beside who holds it"),
+    ("stores/files", "aside", "sessions that could not be read, kept for people to look at"),
+    ("stores/files", "file", "one session file: opened safely, read, and its age"),
+    ("stores/files", "gauge", "on which thread system calls are made"),
+    ("stores/files", "pool", "threads that wait in flock"),
+    ("stores/files", "redo", "what a change of several steps is about to do, written down before the first"),
+    ("stores/files", "redo_tests", "the tests of redo"),
+    ("stores/files", "side", "the directory beside the sessions for what is our own"),
+    ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/memory", "table", "records in shards, and the bound on their bytes"),
+];
+
+/// The files that an adapter may have in src/.
+const WEB_FILES: &[&str] =
+    &["body", "extract", "future", "layer", "lib", "middleware", "reject", "service", "transform"];
+
+pub(super) const STORES: Rule = Rule {
+    name: "stores",
+    instead: "name files as the other stores do (each has lib.rs and store.rs), or give one a row in `OWN_STORE_FILES` that says what it is for",
+    check: |tree| {
+        let mut findings = strange(tree, "stores/", STORE_FILES, OWN_STORE_FILES);
+        for folder in siblings(tree, "stores/") {
+            for file in ["lib", "store"] {
+                if !tree.has(&format!("{folder}/src/{file}.rs")) {
+                    findings.push(Finding::in_file(&folder, format!("no src/{file}.rs")));
+                }
+            }
+        }
+        findings
+    },
+};
+
+pub(super) const WEB: Rule = Rule {
+    name: "adapters",
+    instead: "give the file the name it has in the other adapters, or add the name to `WEB_FILES`",
+    check: |tree| strange(tree, "web/", WEB_FILES, &[]),
+};
+
+pub(super) const README: Rule = Rule {
+    name: "readme",
+    instead: "write a README.md: what PHP does with this store, how to connect, what it can and cannot do",
+    check: |tree| {
+        let without = siblings(tree, "stores/").into_iter().filter(|folder| !tree.has(&format!("{folder}/README.md")));
+        without.map(|folder| Finding::in_file(&folder, "no README.md")).collect()
+    },
+};
+
+/// The folders directly under a parent that hold a package.
+fn siblings(tree: &Tree, parent: &str) -> Vec<String> {
+    let folders = tree.manifests.iter().map(|manifest| &manifest.folder);
+    folders.filter(|folder| folder.starts_with(parent)).cloned().collect()
+}
+
+/// Files and folders in the src/ of siblings whose names are not on the list.
+fn strange(tree: &Tree, parent: &str, names: &[&str], own: &[(&str, &str, &str)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree.rust() {
+        let Some((folder, inside)) = file.path.split_once("/src/").filter(|(folder, _)| folder.starts_with(parent))
+        else {
+            continue;
+        };
+        let name = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
+        let is_own = own.iter().any(|(sibling, file, _)| *sibling == folder && *file == name);
+        if !names.contains(&name) && !is_own {
+            findings.push(Finding::in_file(&file.path, format!("the others know no `{name}`")));
+        }
+    }
+    findings
+}
