@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for PhpStr {
     }
 }
 
-struct At<'v, T>(&'v T, u16);
+struct At<'v>(&'v Value, u16);
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -61,34 +61,45 @@ impl Serialize for Value {
 
 impl Serialize for Array {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(ORDERED, &At(self, 0))
+        Elements { array: self, depth: 0, names: false }.serialize(serializer)
     }
 }
 
-struct Ordered<'v>(&'v Array, u16);
+/// An array, or the properties of an object.
+#[derive(Clone, Copy)]
+struct Elements<'v> {
+    array: &'v Array,
+    depth: u16,
+    // Integer keys are written as strings, as stdClass has its properties.
+    names: bool,
+}
 
-impl Serialize for Ordered<'_> {
+impl Serialize for Elements<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(ORDERED, &At(self.0, self.1))
+        serializer.serialize_newtype_struct(ORDERED, &Marked(*self))
     }
 }
 
-impl Serialize for At<'_, Array> {
+struct Marked<'v>(Elements<'v>);
+
+impl Serialize for Marked<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let depth = self.1 + 1;
+        let Elements { array, depth, names } = self.0;
+        let depth = depth + 1;
         if depth > DEPTH {
             return Err(S::Error::custom("nested deeper than 128 levels"));
         }
-        if self.0.is_list() {
-            let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-            for (_, value) in self.0 {
+        if array.is_list() && !names {
+            let mut list = serializer.serialize_seq(Some(array.len()))?;
+            for (_, value) in array {
                 list.serialize_element(&At(value, depth))?;
             }
             return list.end();
         }
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in self.0 {
+        let mut map = serializer.serialize_map(Some(array.len()))?;
+        for (key, value) in array {
             match key {
+                Key::Int(n) if names => map.serialize_key(&n.to_string())?,
                 Key::Int(n) => map.serialize_key(n)?,
                 Key::Str(name) => map.serialize_key(name)?,
             }
@@ -98,7 +109,7 @@ impl Serialize for At<'_, Array> {
     }
 }
 
-impl Serialize for At<'_, Value> {
+impl Serialize for At<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let two = |serializer: S, name, fields: [(&'static str, &PhpStr); 2]| {
             let mut out = serializer.serialize_struct(name, 2)?;
@@ -113,11 +124,12 @@ impl Serialize for At<'_, Value> {
             Value::Int(n) => serializer.serialize_i64(*n),
             Value::Float(value) => serializer.serialize_f64(*value),
             Value::String(text) => text.serialize(serializer),
-            Value::Array(array) => Ordered(array, self.1).serialize(serializer),
+            Value::Array(array) => Elements { array, depth: self.1, names: false }.serialize(serializer),
             Value::Object(object) => {
                 let mut out = serializer.serialize_struct(OBJECT, 2)?;
                 out.serialize_field("class", object.class())?;
-                out.serialize_field("properties", &Ordered(object.properties(), self.1))?;
+                let names = object.class().eq_ignore_ascii_case(b"stdClass");
+                out.serialize_field("properties", &Elements { array: object.properties(), depth: self.1, names })?;
                 out.end()
             }
             Value::Enum(e) => two(serializer, ENUM, [("enum", &e.class), ("case", &e.case)]),

@@ -12,7 +12,9 @@
 //! Generated ids, times and the scenario's own directory differ from run to run; [`normal`] gives them names first.
 
 pub mod compare;
+pub mod conformance;
 pub mod error;
+pub mod faulty;
 pub mod golden;
 pub mod http;
 pub mod latin1;
@@ -23,3 +25,5 @@ pub mod process;
 pub mod scenario;
 pub mod store;
 pub mod times;
+
+pub use faulty::Faulty;

@@ -43,7 +43,7 @@ impl Cloakroom {
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let room = cloakroom::Cloakroom::connect("memory:").await?;
     /// # drop(room);
-    /// # cloakroom::Result::Ok(()) }).unwrap();
+    /// # Ok::<(), cloakroom::Error>(()) }).unwrap();
     /// ```
     pub async fn connect(url: &str) -> Result<Cloakroom> {
         Cloakroom::builder().url(url).build().await
@@ -129,7 +129,7 @@ impl fmt::Debug for Cloakroom {
 /// settings.cookie_secure = true;
 /// let room = Cloakroom::builder().url("memory:").settings(settings).build().await?;
 /// # drop(room);
-/// # cloakroom::Result::Ok(()) }).unwrap();
+/// # Ok::<(), cloakroom::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
 #[must_use]

@@ -67,7 +67,9 @@ fn files_by_url(rest: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
 #[cfg(feature = "files")]
 fn files_by_path(settings: &Settings) -> Result<Arc<dyn DynStore>> {
     use cloakroom_store_files::{FilesConfig, FilesStore};
-    let config = FilesConfig::from_save_path(&settings.save_path)?.lifetime(settings.lifetime());
+    let config = FilesConfig::from_save_path(&settings.save_path)
+        .map_err(|error| Error::config(error.php_message()).with_source(error))?;
+    let config = config.lifetime(settings.lifetime());
     Ok(Arc::new(FilesStore::open(config)?))
 }
 

@@ -1,6 +1,5 @@
 //! The race table: lost updates, parallel keys, revived sessions and erased writes; one process, and two.
 
-use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -13,19 +12,19 @@ use crate::program::start;
 
 /// One or more processes of the example on one store, and the browser's cookie.
 struct Race {
-    addrs: Vec<SocketAddr>,
+    servers: Vec<Process>,
 }
 
 impl Race {
-    fn on(servers: &[Process]) -> Race {
-        Race { addrs: servers.iter().map(Process::addr).collect() }
+    fn on<const N: usize>(url: &str) -> Race {
+        Race { servers: (0..N).map(|_| start("races", &["--store", url])).collect() }
     }
 
     /// The n-th client's request.
     fn get(&self, client: usize, path: &str, cookie: &str) -> Reply {
         let headers = [("Cookie".to_owned(), cookie.to_owned())];
         let ask = Ask { method: "GET", target: path, headers: &headers, body: b"" };
-        send(self.addrs[client % self.addrs.len()], &ask).unwrap()
+        send(self.servers[client % self.servers.len()].addr(), &ask).unwrap()
     }
 
     fn json(&self, client: usize, path: &str, cookie: &str) -> Value {
@@ -123,28 +122,28 @@ impl Race {
 
 #[test]
 fn nothing_is_lost_in_memory() {
-    Race::on(&[start("races", &["--store", "memory:"])]).check();
+    Race::on::<1>("memory:").check();
 }
 
 #[test]
 fn nothing_is_lost_in_files() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("files://{}", directory.path().display());
-    Race::on(&[start("races", &["--store", &url])]).check();
+    Race::on::<1>(&url).check();
 }
 
 #[test]
 fn nothing_is_lost_between_two_processes_on_files() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("files://{}", directory.path().display());
-    Race::on(&[start("races", &["--store", &url]), start("races", &["--store", &url])]).check();
+    Race::on::<2>(&url).check();
 }
 
 /// `update` holds nothing while a handler thinks, so that 200 increments with 4 ms of thinking by 8 clients take about
 /// 25 times 4 ms, and not 200 times.
 #[test]
 fn updates_do_not_wait_for_each_others_thinking() {
-    let race = Race::on(&[start("races", &["--store", "memory:"])]);
+    let race = Race::on::<1>("memory:");
     let cookie = race.login();
     let begun = std::time::Instant::now();
     thread::scope(|scope| {
@@ -158,7 +157,7 @@ fn updates_do_not_wait_for_each_others_thinking() {
 
 #[test]
 fn a_rotated_session_is_found_under_both_ids() {
-    let race = Race::on(&[start("races", &["--store", "memory:"])]);
+    let race = Race::on::<1>("memory:");
     let old = race.login();
     let reply = race.get(0, "/rot", &old);
     let new = reply.all("set-cookie").next().unwrap().split(';').next().unwrap().to_owned();

@@ -142,8 +142,50 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut shard = self.table.shard(&self.key);
-        if let Some(queue) = shard.queue(&self.key) {
-            queue.waiters.retain(|(ticket, _)| *ticket != self.ticket);
+        let gone = shard.queue(&self.key).and_then(|queue| {
+            let at = queue.waiters.iter().position(|(ticket, _)| *ticket == self.ticket)?;
+            queue.waiters.remove(at)
+        });
+        // A channel holds a waker, which is somebody else's code: not under the mutex.
+        drop(shard);
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+    use cloakroom_core::Store;
+    use cloakroom_core::store::Claim;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_gives_up_the_place_at_once() {
+        let (store, key) = (MemoryStore::default(), Key::from_bytes(*b"key"));
+        let deadline = Deadline::new(Duration::ZERO, Duration::from_secs(1));
+        let _lease = store.lock(&key, Claim::New, &deadline).await.unwrap();
+        for _ in 0..100 {
+            let hasty = Duration::from_millis(1);
+            let waiting = store.lock(&key, Claim::Either, &deadline);
+            assert!(tokio::time::timeout(hasty, waiting).await.is_err());
         }
+        assert!(store.lock(&key, Claim::Either, &deadline).await.is_err());
+        assert!(store.table.shard(&key).queue(&key).unwrap().waiters.is_empty());
+    }
+
+    /// The moment between leaving the channel and leaving the queue.
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_nobody_takes_is_passed_on() {
+        let (store, key) = (MemoryStore::default(), Key::from_bytes(*b"key"));
+        let deadline = Deadline::new(Duration::ZERO, Duration::from_secs(1));
+        let lease = store.lock(&key, Claim::New, &deadline).await.unwrap();
+        let [first, second, third] =
+            [(); 3].map(|()| store.table.shard(&key).queue(&key).unwrap().join(&store.table, &key));
+        drop((first.receiver, second.receiver));
+        drop(lease);
+        let lease = third.turn(&deadline).await.unwrap();
+        drop((first.place, second.place, lease));
+        assert!(store.lock(&key, Claim::Existing, &Deadline::new(Duration::ZERO, Duration::ZERO)).await.is_ok());
     }
 }

@@ -12,7 +12,7 @@ use cloakroom_testkit::php::{self, Judge};
 use cloakroom_testkit::play::{Transcript, play};
 use cloakroom_testkit::scenario::{self, Area, Scenario};
 
-const USAGE: &str = "usage: scenarios COMMAND [--only TEXT]   (TEXT: part of a scenario's or an area's name)
+const USAGE: &str = "usage: scenarios COMMAND [--only TEXT]   (TEXT: an area, or part of a scenario's name)
   play --against ADDR [--golden]  play against a probe at ADDR and compare with PHP (or with its recorded answers)
   check                           play against PHP and compare with its recorded answers
   record                          play against PHP and record its answers in fixtures/scenarios/golden
@@ -47,9 +47,10 @@ fn run(arguments: &[String]) -> Result<(String, bool)> {
     };
     let mut areas = scenario::load_all()?;
     if let Some(only) = option("--only") {
-        for area in &mut areas {
-            let whole = area.name == only;
-            area.scenarios.retain(|scenario| whole || scenario.name.contains(&only));
+        if areas.iter().any(|area| area.name == only) {
+            areas.retain(|area| area.name == only);
+        } else {
+            areas.iter_mut().for_each(|area| area.scenarios.retain(|scenario| scenario.name.contains(&only)));
         }
         areas.retain(|area| !area.scenarios.is_empty());
     }

@@ -17,7 +17,7 @@
 //! let mut headers = HeaderMap::new();
 //! php.finish(&mut headers).await?;
 //! assert!(headers.contains_key("set-cookie"));
-//! # cloakroom::Result::Ok(()) }).unwrap();
+//! # Ok::<(), cloakroom::Error>(()) }).unwrap();
 //! ```
 //!
 //! What differs from PHP on purpose is listed in COMPAT.md.

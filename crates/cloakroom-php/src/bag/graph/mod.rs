@@ -271,7 +271,9 @@ impl<'a> Graph<'a> {
             }
         }
         for (cell, holders) in self.cells.iter_mut().zip(holders) {
-            cell.shared &= holders > 1;
+            // An array may be held by nothing but itself, and has to be recognised when it comes again.
+            let array = matches!(self.contents[cell.content as usize].head, Head::Array(_));
+            cell.shared &= holders > 1 || array;
         }
     }
 
