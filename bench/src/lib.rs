@@ -2,6 +2,7 @@
 //!
 //! Nothing here is published; `README.md` beside this crate says how to run it and what was measured.
 
+pub mod apps;
 pub mod corpus;
 pub mod node;
 pub mod php;
