@@ -72,7 +72,7 @@ async fn probe(State(rooms): State<Arc<Rooms>>, request: Request) -> Response {
 }
 
 async fn answer(run: ops::Run, results: &Value) -> Response {
-    let ops::Run { php, output, head } = run;
+    let ops::Run { php, output, head, .. } = run;
     let mut headers = HeaderMap::new();
     if let Err(error) = php.finish(&mut headers).await {
         return error.into_response();

@@ -1,8 +1,8 @@
 //! What each op does.
 
 use axum::http::HeaderMap;
-use cloakroom::php::{CookieParams, Request};
-use cloakroom::{AsKey, ErrorKind, KeyRef, Session, Value as PhpValue};
+use cloakroom::php::{CookieParams, Request, Severity};
+use cloakroom::{AsKey, KeyRef, Session, Value as PhpValue};
 use serde_json::{Value, json};
 
 use crate::value::{from_bytes, options, to_bytes};
@@ -14,6 +14,8 @@ pub(crate) struct Run {
     pub(crate) output: String,
     /// The head, if it has been sent.
     pub(crate) head: Option<HeaderMap>,
+    /// PHP itself would have warned, not one of its session functions.
+    warned: bool,
 }
 
 /// A key as PHP's arrays take it: a number, or text that may look like one.
@@ -33,23 +35,25 @@ impl AsKey for OpKey {
 
 impl Run {
     pub(crate) fn new(php: Request) -> Run {
-        Run { php, output: String::new(), head: None }
+        Run { php, output: String::new(), head: None, warned: false }
     }
 
     pub(crate) async fn op(&mut self, op: &Value) -> Value {
         let parts: &[Value] = op.as_array().map_or(&[], Vec::as_slice);
         let name = parts.first().and_then(Value::as_str).unwrap_or_default();
-        let value = match self.run(name, parts.get(1), parts.get(2)).await {
-            Ok(value) => value,
-            Err(error) => {
-                // Contents and ids stay out of it; the kind is what a driver can use.
-                let warnings = self.php.take_warnings();
-                let kind = if error.kind() == ErrorKind::Gone { "gone" } else { error.kind().as_str() };
-                drop(warnings);
-                return json!({"value": null, "warned": true, "error": kind});
+        let outcome = self.run(name, parts.get(1), parts.get(2)).await;
+        let warnings = self.php.take_warnings();
+        let warned = std::mem::take(&mut self.warned) || !warnings.is_empty();
+        match outcome {
+            // What throws has no value.
+            Ok(_) if warnings.iter().any(|warning| warning.severity == Severity::Thrown) => {
+                json!({"value": null, "warned": true})
             }
-        };
-        if self.php.take_warnings().is_empty() { json!({ "value": value }) } else { json!({"value": value, "warned": true}) }
+            Ok(value) if warned => json!({"value": value, "warned": true}),
+            Ok(value) => json!({ "value": value }),
+            // Contents and ids stay out of it; the kind is what a driver can use.
+            Err(error) => json!({"value": null, "warned": true, "error": error.kind().as_str()}),
+        }
     }
 
     async fn run(&mut self, name: &str, first: Option<&Value>, second: Option<&Value>) -> cloakroom::Result<Value> {
@@ -65,8 +69,10 @@ impl Run {
             "start" => php.session_start(&options(given)).await.into(),
             "status" => (php.session_status() as i64).into(),
             "id" => from_bytes(&php.session_id()),
+            "set_id" if given.is_none() => from_bytes(&php.session_id()),
             "set_id" => php.set_session_id(&to_bytes(text())).map_or(Value::Bool(false), |id| from_bytes(&id)),
             "name" => php.session_name().into(),
+            "set_name" if given.is_none() => php.session_name().into(),
             "set_name" => or_false(php.set_session_name(text())),
             "get" => bytes_or_null(php.get(key)?),
             "set" => {
@@ -77,7 +83,11 @@ impl Run {
                 php.unset(key);
                 Value::Null
             }
-            "incr" => incr(php, &key)?,
+            "incr" => {
+                let (value, warned) = incr(php, &key)?;
+                self.warned |= warned;
+                value
+            }
             "all" => bytes_or_null(php.all()?),
             "clear" => php.session_unset().into(),
             "write_close" => php.session_write_close().await.into(),
@@ -94,7 +104,7 @@ impl Run {
             "cache_limiter" if given.is_some() => or_false(php.set_session_cache_limiter(text())),
             "cache_limiter" => php.session_cache_limiter().into(),
             "cache_expire" => match given.and_then(Value::as_i64) {
-                Some(minutes) => php.set_session_cache_expire(minutes).into(),
+                Some(minutes) => php.set_session_cache_expire(minutes).map_or(Value::Bool(false), Value::from),
                 None => php.session_cache_expire().into(),
             },
             "save_path" if given.is_some() => or_false(php.set_session_save_path(text())),
@@ -131,20 +141,60 @@ impl Run {
     }
 }
 
-/// `$_SESSION[k] = ($_SESSION[k] ?? 0) + 1`.
-fn incr(php: &mut Request, key: &OpKey) -> cloakroom::Result<Value> {
+/// `$_SESSION[k] = ($_SESSION[k] ?? 0) + 1`, with what PHP makes of text in sums. True beside it if PHP warns.
+fn incr(php: &mut Request, key: &OpKey) -> cloakroom::Result<(Value, bool)> {
     let now = match php.superglobal() {
         Some(bag) => bag.value(key.as_key())?,
         None => None,
     };
-    let next = match now {
-        None | Some(PhpValue::Null) => 1,
-        Some(PhpValue::Int(number)) => number.wrapping_add(1),
-        Some(PhpValue::Bool(flag)) => i64::from(flag) + 1,
-        Some(_) => return Err(cloakroom::Error::misuse("only integers are counted up")),
+    let no_number = || cloakroom::Error::misuse("only numbers are counted up");
+    let (number, warned) = match now {
+        None | Some(PhpValue::Null) => (Number::Int(0), false),
+        Some(PhpValue::Int(number)) => (Number::Int(number), false),
+        Some(PhpValue::Float(number)) => (Number::Float(number), false),
+        Some(PhpValue::Bool(flag)) => (Number::Int(i64::from(flag)), false),
+        Some(PhpValue::String(text)) => leading_number(&String::from_utf8_lossy(text.as_bytes())).ok_or_else(no_number)?,
+        Some(_) => return Err(no_number()),
     };
-    php.set(key.as_key(), format!("i:{next};").as_bytes());
-    Ok(next.into())
+    let next = match number {
+        Number::Int(number) => number.checked_add(1).map_or(Number::Float(to_float(number) + 1.0), Number::Int),
+        Number::Float(number) => Number::Float(number + 1.0),
+    };
+    let (bytes, json) = match next {
+        Number::Int(next) => (format!("i:{next};"), Value::from(next)),
+        Number::Float(next) => (format!("d:{next:e};"), Value::from(next)),
+    };
+    if !php.set(key.as_key(), bytes.as_bytes()) {
+        return Err(cloakroom::Error::misuse("the session's format has no room for this key"));
+    }
+    Ok((json, warned))
+}
+
+enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+#[expect(clippy::cast_precision_loss, reason = "as PHP does when integers overflow")]
+fn to_float(number: i64) -> f64 {
+    number as f64
+}
+
+/// The number that text begins with, and whether anything follows it.
+fn leading_number(text: &str) -> Option<(Number, bool)> {
+    let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    let lengths = (1..=text.len()).rev().filter(|&end| text.is_char_boundary(end));
+    for end in lengths {
+        let part = &text[..end];
+        let looks = part.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+        if let Some(number) = part.parse().ok().filter(|_| looks) {
+            return Some((Number::Int(number), end < text.len()));
+        }
+        if let Some(number) = part.parse().ok().filter(|_| looks) {
+            return Some((Number::Float(number), end < text.len()));
+        }
+    }
+    None
 }
 
 async fn update_incr(session: &Session, key: &OpKey) -> cloakroom::Result<i64> {

@@ -34,8 +34,11 @@ pub(crate) fn option(value: &Value) -> StartOption {
     match value {
         Value::Bool(flag) => StartOption::Bool(*flag),
         Value::String(text) => StartOption::Text(text.clone()),
-        Value::Number(number) => number.as_i64().map_or(StartOption::Other("float"), StartOption::Int),
-        Value::Null => StartOption::Other("null"),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => StartOption::Int(number),
+            None => StartOption::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::Null => StartOption::Null,
         Value::Array(_) | Value::Object(_) => StartOption::Other("array"),
     }
 }

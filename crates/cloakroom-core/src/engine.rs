@@ -15,6 +15,8 @@ use crate::{Clock, DynStore, Error, Random, Result, Session, SessionId, Settings
 
 /// How many records a step of sweeping looks at before it lets others run.
 const SWEEP_STEP: usize = 500;
+/// A request that lets expired records be swept away shall not feel it, nor those that come with it.
+const SWEEP_DELAY: Duration = Duration::from_secs(1);
 
 /// What all requests share. Cloning it is cheap and gives the same one.
 ///
@@ -149,6 +151,7 @@ impl Engine {
         if hit && !self.parts.tasks.sweeping.swap(true, Ordering::AcqRel) {
             let engine = self.clone();
             self.spawn(async move {
+                tokio::time::sleep(SWEEP_DELAY).await;
                 if let Err(error) = engine.sweep().await {
                     tracing::warn!(%error, "sweeping expired sessions failed");
                 }

@@ -7,40 +7,49 @@ use crate::cookie;
 /// What has been decided so far; written into the response when its head is about to leave.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    /// By cookie name: PHP replaces an earlier cookie of the same name and keeps those of others.
-    cookies: Vec<(String, HeaderValue)>,
-    limiter: Vec<(HeaderName, HeaderValue)>,
+    /// In PHP's order: a header that is set again goes to the end.
+    lines: Vec<Line>,
     /// The contents have been looked at, so that the response depends on the cookie.
     pub(crate) accessed: bool,
     /// Send PHP's headers as they are, without the `no-store` that cloakroom adds beside a cookie.
     pub(crate) exact: bool,
 }
 
+#[derive(Debug)]
+enum Line {
+    /// By cookie name: PHP replaces an earlier cookie of the same name and keeps those of others.
+    Cookie(String, HeaderValue),
+    Limiter(HeaderName, HeaderValue),
+}
+
 impl Head {
     pub(crate) fn set_cookie(&mut self, name: &str, value: HeaderValue) {
         self.drop_cookie(name);
-        self.cookies.push((name.to_owned(), value));
+        self.lines.push(Line::Cookie(name.to_owned(), value));
     }
 
     pub(crate) fn drop_cookie(&mut self, name: &str) {
-        self.cookies.retain(|(other, _)| other != name);
+        self.lines.retain(|line| !matches!(line, Line::Cookie(other, _) if other == name));
     }
 
     pub(crate) fn set_limiter(&mut self, headers: Vec<(HeaderName, HeaderValue)>) {
-        self.limiter.retain(|(name, _)| headers.iter().all(|(other, _)| other != name));
-        self.limiter.extend(headers);
+        for (name, value) in headers {
+            self.lines.retain(|line| !matches!(line, Line::Limiter(other, _) if *other == name));
+            self.lines.push(Line::Limiter(name, value));
+        }
     }
 
     pub(crate) fn write(&self, out: &mut HeaderMap) {
-        for (name, value) in &self.cookies {
-            cookie::replace(out, name, value);
-        }
-        for (name, value) in &self.limiter {
-            if !out.contains_key(name) {
-                out.insert(name, value.clone());
+        for line in &self.lines {
+            match line {
+                Line::Cookie(name, value) => cookie::replace(out, name, value),
+                Line::Limiter(name, value) if !out.contains_key(name) => _ = out.insert(name, value.clone()),
+                // The handler has set it itself.
+                Line::Limiter(..) => {}
             }
         }
-        if !self.cookies.is_empty() && !self.exact && !says(out, &header::CACHE_CONTROL, "no-store") {
+        let marks = self.lines.iter().any(|line| matches!(line, Line::Cookie(..)));
+        if marks && !self.exact && !says(out, &header::CACHE_CONTROL, "no-store") {
             out.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if self.accessed && !says(out, &header::VARY, "cookie") && !says(out, &header::VARY, "*") {

@@ -36,5 +36,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use id::{SessionId, Tag, is_id_byte};
 pub use random::{Random, SystemRandom};
 pub use session::{Session, StartOptions, Started};
-pub use settings::{Settings, is_per_directory};
+pub use settings::{Settings, is_odd_number, is_per_directory};
 pub use store::{DynStore, Key, Store};

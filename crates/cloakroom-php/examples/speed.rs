@@ -1,5 +1,5 @@
 //! How fast a session of a megabyte is indexed, read by one key and decoded whole:
-//! `cargo run --release -p cloakroom-php --example speed`.
+//! `cargo run --release -p cloakroom-php --example speed [bytes [file to write the session to]]`.
 
 #![expect(clippy::print_stdout, reason = "it reports")]
 
@@ -59,8 +59,9 @@ fn rate(what: &str, bytes: usize, mut work: impl FnMut() -> Result<(), Error>) -
 }
 
 fn main() -> Result<(), Error> {
-    let bytes = bytes::Bytes::from(session(1 << 20));
-    if let Some(path) = std::env::args().nth(1) {
+    let bytes =
+        bytes::Bytes::from(session(std::env::args().nth(1).and_then(|size| size.parse().ok()).unwrap_or(1 << 20)));
+    if let Some(path) = std::env::args().nth(2) {
         std::fs::write(path, &bytes).ok();
     }
     let len = bytes.len();
@@ -74,7 +75,7 @@ fn main() -> Result<(), Error> {
     println!("{} keys", bag.len());
     rate("set one key in the middle", len, || {
         let mut bag = bag.clone();
-        bag.set("seen40", &1)?;
+        bag.set("seen5", &1)?;
         black_box(bag.to_bytes());
         Ok(())
     })?;

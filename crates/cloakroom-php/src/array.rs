@@ -119,6 +119,14 @@ impl Array {
         None
     }
 
+    /// An empty array with room for so many elements, which are known to come.
+    pub(crate) fn with_room(count: usize) -> Self {
+        if count == 0 {
+            return Self::new();
+        }
+        Self(Some(Box::new(Inner { entries: Vec::with_capacity(count), table: None, next: Some(0), list: true })))
+    }
+
     /// Gives back what growing has taken in advance.
     pub(crate) fn shrink(&mut self) {
         if let Some(inner) = &mut self.0 {

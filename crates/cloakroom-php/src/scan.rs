@@ -120,13 +120,15 @@ impl Walker {
 }
 
 #[cold]
+#[inline(never)]
 pub(crate) fn fault(buf: &[u8], at: usize, what: &'static str) -> Fault {
     let kind = if at >= buf.len() { ErrorKind::Truncated } else { ErrorKind::Syntax };
     Fault { kind, at: at.min(buf.len()), what }
 }
 
 /// Reads the beginning of the value at `at`, and says where what follows begins.
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 pub(crate) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let Some(&[tag, colon]) = buf.get(at..at + 2) else {
         return Err(fault(buf, buf.len(), "expected a value"));
@@ -160,7 +162,8 @@ pub(crate) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
 }
 
 /// Reads a key: an integer or a string; everything else PHP refuses there.
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 pub(crate) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
     match buf.get(at..at + 2) {
         Some(b"s:") => string(buf, at + 2).map(|(text, next)| (RawKey::Str(text), next)),
@@ -171,7 +174,8 @@ pub(crate) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn integer(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
     let mut end = at;
     if matches!(buf.get(end), Some(b'-' | b'+')) {
@@ -188,7 +192,8 @@ fn integer(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
 }
 
 /// Digits as PHP's `parse_uiv` reads them, and where they end. There must be one.
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn digits(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
     let mut n: u64 = 0;
     let mut end = at;
@@ -200,7 +205,8 @@ fn digits(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
 }
 
 /// `LEN:"` and where the bytes begin.
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn length(buf: &[u8], at: usize) -> Scan<(usize, usize)> {
     let (len, end) = digits(buf, at)?;
     if buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'"') {
@@ -213,7 +219,8 @@ fn length(buf: &[u8], at: usize) -> Scan<(usize, usize)> {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn string(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
     let (len, start) = length(buf, at)?;
     let end = start + len;
@@ -266,6 +273,7 @@ pub(crate) fn unescape(len: usize, text: &[u8]) -> Vec<u8> {
     }
 }
 
+#[inline(never)]
 fn float(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let rest = &buf[at..];
     for special in [&b"NAN;"[..], b"INF;", b"-INF;"] {
@@ -298,7 +306,8 @@ fn float(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     Ok((Head::Float(&buf[at..end]), end + 1))
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn array(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let mut n: u64 = 0;
     let mut end = at;
@@ -313,7 +322,8 @@ fn array(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
 }
 
 /// An element takes at least two bytes; PHP refuses counts that cannot be.
-#[inline]
+#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
+#[inline(always)]
 fn count(buf: &[u8], n: u64, at: usize, start: usize) -> Scan<u32> {
     let left = buf.len() - start;
     match u32::try_from(n) {
@@ -348,6 +358,7 @@ fn loose_count(buf: &[u8], at: usize) -> (Option<u64>, usize) {
     (u64::try_from(crate::number::parse_int(&buf[at.min(end)..end])).ok(), end)
 }
 
+#[inline(never)]
 fn object(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let (name, at) = class(buf, at)?;
     let (n, end) = loose_count(buf, at.min(buf.len()));
@@ -358,6 +369,7 @@ fn object(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     Ok((Head::Object(name, count(buf, n, at, end + 2)?), end + 2))
 }
 
+#[inline(never)]
 fn custom(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let (name, at) = class(buf, at)?;
     let (n, end) = loose_count(buf, at.min(buf.len()));
@@ -375,6 +387,7 @@ fn custom(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     Ok((Head::Custom(name, &buf[start..start + n]), start + n + 1))
 }
 
+#[inline(never)]
 fn enumeration(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let (text, next) = string(buf, at)?;
     let Some(colon) = memchr::memchr(b':', text) else {

@@ -82,8 +82,9 @@ impl<'a> Sink<'a> for Builder {
 
     fn head(&mut self, head: Head<'a>, _: usize, _: usize) -> Scan<()> {
         let value = match head {
-            Head::Array(_) => Value::Array(Array::new()),
-            Head::Object(class, _) => Value::Object(Object::new(class_name(class), Array::new())),
+            // The bytes have been walked before: so many elements there are.
+            Head::Array(n) => Value::Array(Array::with_room(n as usize)),
+            Head::Object(class, n) => Value::Object(Object::new(class_name(class), Array::with_room(n as usize))),
             scalar => {
                 let key = self.key.take();
                 self.finish(scalar_value(scalar), key);

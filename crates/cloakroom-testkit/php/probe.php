@@ -10,8 +10,9 @@
 //    refused and the former value stays. The refused names are listed in the reply under "refused" (left out when there are none).
 //  - "warned" means: E_WARNING or E_NOTICE was raised (also by user code), or something was thrown. E_DEPRECATED does not count.
 //  - What throws has the value null; so has an op that PHP has no function for (cloakroom's own verbs), and it is warned.
-//  - A session open after the last op is closed by session_write_close() before the body is printed: the same code as PHP's own
-//    shutdown runs. Warnings of that last write have no op to stand beside and are not reported.
+//  - A session open after the last op is written by PHP's own shutdown, after the body was printed but before the connection is closed;
+//    the reply has no Content-Length, so its end is the end of the connection. An explicit session_write_close() would not do: where a
+//    value cannot be encoded it stores what it has so far, while the shutdown leaves the old data. What PHP says then is not reported.
 //  - Keys: a JSON number is an integer key; a string is PHP's business ("5" becomes the integer).
 //  - The superglobal with server variables is never mentioned in this file: PHP fills it lazily, and session.referer_check reads it.
 // With PROBE_SAID=1 in the environment a list "said" stands beside "results": per op, what PHP said. It is for the reader.
@@ -57,6 +58,7 @@ final class Said
     public static function hear(int $level, string $text): bool
     {
         self::$warned = self::$warned || ($level & (E_WARNING | E_NOTICE | E_USER_WARNING | E_USER_NOTICE | E_RECOVERABLE_ERROR)) !== 0;
+        $text = preg_replace('~' . preg_quote(__FILE__) . '(:\d+)?~', 'probe.php', $text);
         self::$texts[] = ($level & (E_DEPRECATED | E_USER_DEPRECATED) ? 'deprecated: ' : '') . $text;
         return true;
     }
@@ -144,19 +146,15 @@ foreach ($request['ops'] ?? [] as $op) {
     $reply['results'][] = ['value' => $value] + ($warned ? ['warned' => true] : []);
     $said[] = $texts;
 }
-if (session_status() === PHP_SESSION_ACTIVE) {
-    try {
-        session_write_close();
-    } catch (Throwable $thrown) {
-        Said::hear(E_WARNING, get_class($thrown) . ': ' . $thrown->getMessage());
-    }
-    $said[] = Said::take()[1];
-}
 if ($refused) {
     $reply['refused'] = $refused;
 }
 if (getenv('PROBE_SAID')) {
     $reply['said'] = $said;
 }
-ini_set('serialize_precision', '-1');
-echo json_encode(latin1($reply, false), JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
+// json_encode() obeys serialize_precision too; the session, written last, needs the request's own.
+$precision = ini_set('serialize_precision', '-1');
+$body = json_encode(latin1($reply, false), JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
+ini_set('serialize_precision', $precision);
+ini_set('display_errors', '0');
+echo $body;

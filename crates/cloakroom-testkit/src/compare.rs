@@ -14,7 +14,7 @@ use crate::times;
 pub struct Difference {
     /// The answer, counted from 0.
     pub answer: usize,
-    /// What differs: `status`, `header 2`, `result 3 ["get","n"]`, `store sess_x bytes`, …
+    /// What differs: `status`, `header 2`, `result 3 ["get","n"]`, `store sess_x bytes`, ...
     pub what: String,
     /// As it should be.
     pub expected: String,
@@ -72,10 +72,16 @@ pub fn compare(scenario: &Scenario, expected: &Transcript, got: &Transcript) -> 
     let mut out = Vec::new();
     if expected.answers.len() != got.answers.len() {
         let text = |n: usize| format!("{n} answers");
-        out.push(Difference { answer: 0, what: "transcript".into(), expected: text(expected.answers.len()), got: text(got.answers.len()) });
+        out.push(Difference {
+            answer: 0,
+            what: "transcript".into(),
+            expected: text(expected.answers.len()),
+            got: text(got.answers.len()),
+        });
     }
     for (n, (a, b)) in expected.answers.iter().zip(&got.answers).enumerate() {
-        let mut push = |what: String, expected: String, got: String| out.push(Difference { answer: n, what, expected, got });
+        let mut push =
+            |what: String, expected: String, got: String| out.push(Difference { answer: n, what, expected, got });
         compare_answers(ops.get(n).copied().unwrap_or_default(), a, b, &mut push);
     }
     out
@@ -90,10 +96,15 @@ fn compare_answers(ops: &[Value], a: &Answer, b: &Answer, push: &mut impl FnMut(
         push("body".into(), text(&a.body), text(&b.body));
     }
     let nothing = || "(nothing)".to_owned();
-    for n in 0..a.headers.len().max(b.headers.len()) {
-        match (a.headers.get(n), b.headers.get(n)) {
+    let (a_headers, b_headers) = (by_name(&a.headers), by_name(&b.headers));
+    for n in 0..a_headers.len().max(b_headers.len()) {
+        match (a_headers.get(n), b_headers.get(n)) {
             (Some(x), Some(y)) if times::alike(x, y) => {}
-            (x, y) => push(format!("header {n}"), x.cloned().unwrap_or_else(nothing), y.cloned().unwrap_or_else(nothing)),
+            (x, y) => push(
+                format!("header {n}"),
+                x.map_or_else(nothing, ToString::to_string),
+                y.map_or_else(nothing, ToString::to_string),
+            ),
         }
     }
     for n in 0..a.results.len().max(b.results.len()) {
@@ -121,4 +132,12 @@ fn compare_answers(ops: &[Value], a: &Answer, b: &Answer, push: &mut impl FnMut(
             }
         }
     }
+}
+
+/// The lines in the order of their names, lines of one name in their own order. PHP's order among different names depends on which of
+/// them were replaced (a rotated cookie stands after the cache headers); nobody reads it, and other servers keep headers in a map.
+fn by_name(headers: &[String]) -> Vec<&str> {
+    let mut lines: Vec<&str> = headers.iter().map(String::as_str).collect();
+    lines.sort_by_key(|line| line.split(':').next());
+    lines
 }

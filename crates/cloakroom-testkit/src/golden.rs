@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Result};
+use crate::compare::patched;
+use crate::error::{Doing, Failure, Result};
 use crate::play::Transcript;
-use crate::scenario;
+use crate::scenario::{self, Scenario};
 
 /// What PHP answered to the scenarios of one area.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,23 @@ pub struct Golden {
     pub php: String,
     /// By the scenario's name.
     pub transcripts: BTreeMap<String, Transcript>,
+}
+
+impl Golden {
+    /// What a PHP of this version is known to answer: the record, with the scenario's row for PHP 8.4 applied if the record is older.
+    pub fn answers(&self, scenario: &Scenario, version: &str) -> Result<Transcript> {
+        let recorded = self.transcripts.get(&scenario.name);
+        let recorded = recorded.ok_or_else(|| Failure::new(format!("{} is not recorded yet", scenario.name)))?;
+        Ok(match &scenario.php84 {
+            Some(patches) if at_least_84(version) && !at_least_84(&self.php) => patched(recorded, patches),
+            _ => recorded.clone(),
+        })
+    }
+}
+
+fn at_least_84(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next(), parts.next()) >= (Some(8), Some(4))
 }
 
 fn path(area: &str) -> PathBuf {

@@ -46,7 +46,8 @@ pub fn send(addr: SocketAddr, ask: &Ask<'_>) -> Result<Reply> {
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT).doing(doing)?;
     stream.set_read_timeout(Some(TIMEOUT)).doing(doing)?;
     stream.set_nodelay(true).doing(doing)?;
-    let mut out = format!("{} {} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n", ask.method, ask.target).into_bytes();
+    let mut out =
+        format!("{} {} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n", ask.method, ask.target).into_bytes();
     for (name, value) in ask.headers {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
@@ -76,7 +77,8 @@ fn parse(answer: &[u8]) -> Result<Reply> {
         }
         let mut headers = Vec::new();
         for line in lines {
-            let (name, value) = line.split_once(':').ok_or_else(|| Failure::new(format!("not a header line: {line}")))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| Failure::new(format!("not a header line: {line}")))?;
             headers.push((name.to_owned(), value.strip_prefix(' ').unwrap_or(value).to_owned()));
         }
         let mut reply = Reply { status, headers, body: Vec::new() };
@@ -117,7 +119,10 @@ mod tests {
     fn reads_every_kind_of_body() {
         let body = |raw: &[u8]| super::parse(raw).unwrap().body;
         assert_eq!(body(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"), b"ab");
-        assert_eq!(body(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n"), b"abcd");
+        assert_eq!(
+            body(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n"),
+            b"abcd"
+        );
         assert_eq!(body(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: \xe4\r\n\r\nrest"), b"rest");
         assert!(super::parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").is_err());
     }

@@ -4,9 +4,9 @@
 //! probe; a [`scenario::Scenario`] is played against both and everything a browser or the disk can see is compared:
 //!
 //! ```text
-//! fixtures/scenarios/*.json ── scenario ── play ──┬── PHP (php, process)      ── Transcript ──┐
-//!                                                 └── any probe at an address ── Transcript ──┴── compare
-//! fixtures/scenarios/golden/*.json ── golden ── what PHP answered when it was last recorded
+//! fixtures/scenarios/*.json  ->  scenario  ->  play  -+->  PHP (php, process)       ->  Transcript  -+->  compare
+//!                                                     +->  any probe at an address  ->  Transcript  -+
+//! fixtures/scenarios/golden/*.json  ->  golden: what PHP answered when it was last recorded
 //! ```
 //!
 //! Generated ids, times and the scenario's own directory differ from run to run; [`normal`] gives them names first.
@@ -25,5 +25,6 @@ pub mod process;
 pub mod scenario;
 pub mod store;
 pub mod times;
+pub mod worker;
 
 pub use faulty::Faulty;

@@ -1,7 +1,7 @@
 //! What differs from run to run gets a name: generated ids, the scenario's directory, times.
 //!
 //! A generated id is one that the scenario's own text does not contain. The first one seen becomes `<id1 32x4>` (32 characters of
-//! 4 bits), the second `<id2 …>`; so an answer says which id stands where, and of what form it is, but not which random bytes it has.
+//! 4 bits), the second `<id2 ...>`; so an answer says which id stands where, and of what form it is, but not which random bytes it has.
 
 use serde_json::Value;
 
@@ -44,7 +44,11 @@ impl Names {
     /// Gives names to all that is new in an answer. `ops` are the ops as sent, `now` is when.
     pub fn normalise(&mut self, answer: &mut Answer, ops: &[Value], now: i64) {
         self.find(answer, ops);
-        let max_age = answer.headers.iter().find_map(|line| line.strip_prefix("Cache-Control: ")).and_then(|v| number_after(v, "max-age="));
+        let max_age = answer
+            .headers
+            .iter()
+            .find_map(|line| line.strip_prefix("Cache-Control: "))
+            .and_then(|v| number_after(v, "max-age="));
         for line in &mut answer.headers {
             *line = relative_times(line, now, max_age);
             *line = self.rename(line, true);
@@ -94,7 +98,8 @@ impl Names {
         let mut text = text.replace(&format!("{}/sessions", self.root), "{save_path}").replace(&self.root, "{root}");
         for (n, id) in self.ids.iter().enumerate() {
             let form = format!("<id{} {}x{}>", n + 1, id.len(), bits(id).unwrap_or(0));
-            text = if encoded { text.replace(&id.replace(',', "%2C"), &form) } else { text.replace(id.as_str(), &form) };
+            text =
+                if encoded { text.replace(&id.replace(',', "%2C"), &form) } else { text.replace(id.as_str(), &form) };
         }
         text
     }
@@ -127,7 +132,8 @@ fn relative_times(line: &str, now: i64, max_age: Option<i64>) -> String {
     if line.starts_with("Set-Cookie: ")
         && let Some((before, rest)) = line.split_once("; expires=")
     {
-        let (date, after) = rest.split_once(';').map_or((rest, String::new()), |(date, after)| (date, format!(";{after}")));
+        let (date, after) =
+            rest.split_once(';').map_or((rest, String::new()), |(date, after)| (date, format!(";{after}")));
         return format!("{before}; expires={}{after}", times::relative(date, now, number_after(&after, "Max-Age=")));
     }
     line.to_owned()
@@ -135,7 +141,8 @@ fn relative_times(line: &str, now: i64, max_age: Option<i64>) -> String {
 
 fn number_after(text: &str, label: &str) -> Option<i64> {
     let (_, rest) = text.split_once(label)?;
-    let end = rest.char_indices().find(|&(i, c)| !(c.is_ascii_digit() || i == 0 && c == '-')).map_or(rest.len(), |(i, _)| i);
+    let end =
+        rest.char_indices().find(|&(i, c)| !(c.is_ascii_digit() || i == 0 && c == '-')).map_or(rest.len(), |(i, _)| i);
     rest[..end].parse().ok()
 }
 
@@ -145,7 +152,10 @@ mod tests {
 
     #[test]
     fn the_alphabet_tells_the_bits() {
-        assert_eq!((bits("0123abcf"), bits("0v"), bits("0w"), bits("A,-"), bits("a_b")), (Some(4), Some(5), Some(6), Some(6), None));
+        assert_eq!(
+            (bits("0123abcf"), bits("0v"), bits("0w"), bits("A,-"), bits("a_b")),
+            (Some(4), Some(5), Some(6), Some(6), None)
+        );
     }
 
     #[test]
@@ -153,7 +163,10 @@ mod tests {
         let mut names = Names::new("/tmp/x".into(), "PHPSESSID=abcdefghijklmnopqrstuvwxyz012345".into());
         names.meet("abcdefghijklmnopqrstuvwxyz012345");
         names.meet("0123456789abcdef0123456789abcdef");
-        assert_eq!(names.rename("sess_0123456789abcdef0123456789abcdef in /tmp/x/sessions", false), "sess_<id1 32x4> in {save_path}");
+        assert_eq!(
+            names.rename("sess_0123456789abcdef0123456789abcdef in /tmp/x/sessions", false),
+            "sess_<id1 32x4> in {save_path}"
+        );
         assert_eq!(names.fill("{id1} {save_path}"), "0123456789abcdef0123456789abcdef /tmp/x/sessions");
     }
 }

@@ -16,7 +16,10 @@ use crate::scenario::Scenario;
 pub fn skip(name: &str) -> bool {
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let listed = std::env::var("CLOAKROOM_SKIP").is_ok_and(|list| list.split(',').any(|one| one.trim() == name));
-    if listed && let Ok(mut said) = SAID.lock() && !said.iter().any(|one| one == name) {
+    if listed
+        && let Ok(mut said) = SAID.lock()
+        && !said.iter().any(|one| one == name)
+    {
         said.push(name.to_owned());
         report(&format!("CLOAKROOM_SKIP: everything that needs {name} is skipped"));
     }
@@ -65,7 +68,7 @@ impl PhpServer {
         version()?;
         Process::start("php", |addr: SocketAddr, dir: &Path| {
             let mut command = Command::new("php");
-            command.args(["-n", "-d", "display_errors=0"]);
+            command.args(["-n", "-d", "display_errors=0", "-d", "html_errors=0"]);
             for setting in &options.settings {
                 command.arg("-d").arg(setting);
             }

@@ -67,7 +67,7 @@ pub fn play(scenario: &Scenario, target: SocketAddr) -> Result<Transcript> {
         run.plant(&save_path, &request.before).doing(doing)?;
         run.group(request, root.path()).doing(doing)?;
     }
-    make_removable(root.path());
+    make_removable(&save_path);
     Ok(Transcript { answers: run.answers })
 }
 
@@ -107,7 +107,9 @@ impl Run {
         let target = self.target;
         let replies: Vec<Result<Reply>> = thread::scope(|scope| {
             let sent: Vec<_> = ready.iter().map(|one| scope.spawn(move || one.send(target))).collect();
-            sent.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(Failure::new("the client panicked")))).collect()
+            sent.into_iter()
+                .map(|one| one.join().unwrap_or_else(|_| Err(Failure::new("the client panicked"))))
+                .collect()
         });
         let mut store = Some(store::list(root)?);
         for (n, (one, reply)) in ready.iter().zip(replies).enumerate() {
@@ -141,7 +143,13 @@ impl Run {
         let ini = self.names.fill_value(&Value::Object(ini));
         let ops: Vec<Value> = request.ops.iter().map(|op| self.names.fill_value(op)).collect();
         let body = json!({ "ini": ini, "ops": ops }).to_string().into_bytes();
-        Ready { query: self.names.fill(&request.query), headers, body, ops, after: Duration::from_millis(request.after_ms) }
+        Ready {
+            query: self.names.fill(&request.query),
+            headers,
+            body,
+            ops,
+            after: Duration::from_millis(request.after_ms),
+        }
     }
 
     fn keep_cookies(&mut self, reply: &Reply) {
@@ -167,9 +175,20 @@ impl Ready {
 
 fn answer(reply: &Reply, ops: &[Value]) -> Answer {
     let compared = |name: &str| COMPARED.into_iter().find(|known| known.eq_ignore_ascii_case(name));
-    let headers = reply.headers.iter().filter_map(|(name, value)| compared(name).map(|name| format!("{name}: {value}"))).collect();
-    let mut answer =
-        Answer { status: reply.status, headers, results: Vec::new(), refused: None, body: None, said: Vec::new(), store: None };
+    let headers = reply
+        .headers
+        .iter()
+        .filter_map(|(name, value)| compared(name).map(|name| format!("{name}: {value}")))
+        .collect();
+    let mut answer = Answer {
+        status: reply.status,
+        headers,
+        results: Vec::new(),
+        refused: None,
+        body: None,
+        said: Vec::new(),
+        store: None,
+    };
     let is = |op: &Value, name: &str| op.get(0).and_then(Value::as_str) == Some(name);
     let output: String = ops.iter().filter(|op| is(op, "output")).filter_map(|op| op.get(1)?.as_str()).collect();
     let json = reply.body.strip_prefix(latin1::bytes(&output).as_slice());
@@ -205,7 +224,8 @@ fn only_what_counts(result: Value) -> Value {
 /// All text in which an id can stand that was not generated.
 fn known_text(scenario: &Scenario) -> String {
     let files = scenario.files.iter().chain(scenario.requests.iter().flat_map(|request| &request.before));
-    let files: Vec<String> = files.filter(|planted| planted.kind != Kind::Remove).map(|planted| planted.name.clone()).collect();
+    let files: Vec<String> =
+        files.filter(|planted| planted.kind != Kind::Remove).map(|planted| planted.name.clone()).collect();
     let requests = scenario.requests.iter().flat_map(|request| std::iter::once(request).chain(&request.meanwhile));
     let requests: Vec<String> = requests
         .map(|request| {
@@ -221,11 +241,13 @@ fn known_text(scenario: &Scenario) -> String {
 }
 
 /// A directory planted without permissions would outlive the test of anybody but root.
-fn make_removable(root: &Path) {
+fn make_removable(save_path: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    for entry in std::fs::read_dir(root.join(store::SAVE_PATH)).into_iter().flatten().flatten() {
+    let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    let _ = open(save_path);
+    for entry in std::fs::read_dir(save_path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            let _ = std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o700));
+            let _ = open(&entry.path());
         }
     }
 }

@@ -35,7 +35,8 @@ impl Process {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let mut last = String::new();
         for _ in 0..PORTS_TRIED {
-            let dir = tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
+            let dir =
+                tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
             let addr = free_addr()?;
             let mut command = command(addr, dir.path());
             let log = |file: &str| File::create(dir.path().join(file)).doing(|| format!("creating {file} for {name}"));

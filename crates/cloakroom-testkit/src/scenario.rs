@@ -1,7 +1,7 @@
 //! Scenarios: requests, the session directory they begin with, and where cloakroom answers otherwise on purpose.
 //!
 //! A file in `fixtures/scenarios/` holds a list of [`Scenario`]s of one area, as JSON. In its texts `{save_path}` stands for the fresh
-//! directory of this run, `{root}` for the one above it, and `{id1}`, `{id2}`, … for the ids that were generated during this run, in the
+//! directory of this run, `{root}` for the one above it, and `{id1}`, `{id2}`, ... for the ids that were generated during this run, in the
 //! order in which they were first seen. All text is Latin-1: one character is one byte.
 
 use std::collections::BTreeMap;
@@ -25,9 +25,9 @@ pub struct Scenario {
     /// php.ini settings (`name=value`) that PHP must be started with; a cloakroom server never sees them.
     #[serde(default)]
     pub php_ini: Vec<String>,
-    /// Why only root can play it (other owners' files), if that is so.
+    /// Who must run both servers, where permissions or owners make a difference.
     #[serde(default)]
-    pub only_root: Option<String>,
+    pub runs_as: Option<RunsAs>,
     /// What lies in the save path before the first request.
     #[serde(default)]
     pub files: Vec<Planted>,
@@ -39,6 +39,24 @@ pub struct Scenario {
     /// What PHP 8.4 answers otherwise than PHP 8.2.
     #[serde(default)]
     pub php84: Option<Vec<Patch>>,
+}
+
+/// Who a scenario needs to be run by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunsAs {
+    /// Root, who may give files away and read everything.
+    Root,
+    /// Anybody else.
+    User,
+}
+
+impl Scenario {
+    /// Whether whoever runs this can play it.
+    pub fn playable(&self) -> bool {
+        let root = rustix::process::geteuid().is_root();
+        self.runs_as.is_none_or(|who| root == (who == RunsAs::Root))
+    }
 }
 
 /// Something put into the save path, or done to what lies there. Content is Latin-1 text.
@@ -233,9 +251,4 @@ pub fn load_all() -> Result<Vec<Area>> {
         return Err(Failure::new(format!("no scenarios in {}", folder.display())));
     }
     Ok(areas)
-}
-
-/// Whether whoever runs this is root, as some scenarios need.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }

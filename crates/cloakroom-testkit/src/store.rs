@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, FileTimes, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -66,11 +67,14 @@ pub fn plant(save_path: &Path, planted: &Planted) -> Result<()> {
         }
         Kind::Directory => fs::create_dir_all(&path).doing(doing)?,
         Kind::Symlink => {
-            let target = planted.target.as_deref().ok_or_else(|| Failure::new(format!("{} needs a target", planted.name)))?;
+            let target =
+                planted.target.as_deref().ok_or_else(|| Failure::new(format!("{} needs a target", planted.name)))?;
             symlink(target, &path).doing(doing)?;
         }
         Kind::Change => {}
-        Kind::Remove => return if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.doing(doing),
+        Kind::Remove => {
+            return if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.doing(doing);
+        }
     }
     if let Some(age) = planted.age {
         let then = SystemTime::now() - Duration::from_secs(age);
@@ -124,12 +128,25 @@ fn add(path: &Path, name: String, entries: &mut BTreeMap<String, Entry>) -> Resu
         walk(path, &format!("{name}/"), entries)?;
         Entry { bytes: None, kind: Kind::Directory, mode, stale: false }
     } else {
-        let bytes = fs::read(path).doing(|| format!("reading {name}"))?;
+        let bytes = read_anyway(path, &meta.permissions()).doing(|| format!("reading {name}"))?;
         let text = if bytes.len() > LONGEST { summary(&bytes) } else { latin1::text(&bytes) };
         Entry { bytes: Some(text), kind: Kind::File, mode, stale }
     };
     entries.insert(name, entry);
     Ok(())
+}
+
+/// A file's bytes, also of one whose owner, who plays this, may not read it.
+fn read_anyway(path: &Path, permissions: &Permissions) -> std::io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            let bytes = fs::read(path);
+            fs::set_permissions(path, permissions.clone())?;
+            bytes
+        }
+        other => other,
+    }
 }
 
 fn read_dir(folder: &Path) -> Result<Vec<fs::DirEntry>> {
@@ -139,6 +156,8 @@ fn read_dir(folder: &Path) -> Result<Vec<fs::DirEntry>> {
 
 /// Length and FNV-1a hash of what is too long to read.
 fn summary(bytes: &[u8]) -> String {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("<{} bytes, fnv1a {hash:016x}>", bytes.len())
 }

@@ -88,7 +88,9 @@ mod tests {
     fn dates_are_known_by_their_form() {
         assert_eq!(parse("Mon, 23 Nov 2026 03:51:36 GMT"), Some(1_795_405_896));
         assert_eq!(parse("Sat, 08 Jul 11533 09:11:36 GMT"), Some(1_795_405_896 + 300_000_000_000));
-        for bad in ["Tue, 23 Nov 2026 03:51:36 GMT", "Mon, 23-Nov-2026 03:51:36 GMT", "Mon, 23 Nov 2026 03:51:36", "", "x"] {
+        for bad in
+            ["Tue, 23 Nov 2026 03:51:36 GMT", "Mon, 23-Nov-2026 03:51:36 GMT", "Mon, 23 Nov 2026 03:51:36", "", "x"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

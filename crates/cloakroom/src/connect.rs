@@ -45,6 +45,12 @@ fn by_handler(settings: &Settings) -> Result<Arc<dyn DynStore>> {
     }
 }
 
+/// PHP allows 0 and less, with which it removes what is older than this very second.
+#[cfg(any(feature = "files", feature = "memory"))]
+fn lifetime(settings: &Settings) -> std::time::Duration {
+    settings.lifetime().max(std::time::Duration::from_secs(1))
+}
+
 /// Stores that have a URL reserved.
 fn planned(scheme: &str) -> Option<&'static str> {
     Some(match scheme {
@@ -60,7 +66,7 @@ fn planned(scheme: &str) -> Option<&'static str> {
 #[cfg(feature = "files")]
 fn files_by_url(rest: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
     use cloakroom_store_files::{FilesConfig, FilesStore};
-    let config = FilesConfig::from_url(&format!("files:{rest}"))?.lifetime(settings.lifetime());
+    let config = FilesConfig::from_url(&format!("files:{rest}"))?.lifetime(lifetime(settings));
     Ok(Arc::new(FilesStore::open(config)?))
 }
 
@@ -69,7 +75,7 @@ fn files_by_path(settings: &Settings) -> Result<Arc<dyn DynStore>> {
     use cloakroom_store_files::{FilesConfig, FilesStore};
     let config = FilesConfig::from_save_path(&settings.save_path)
         .map_err(|error| Error::config(error.php_message()).with_source(error))?;
-    let config = config.lifetime(settings.lifetime());
+    let config = config.lifetime(lifetime(settings));
     Ok(Arc::new(FilesStore::open(config)?))
 }
 
@@ -86,7 +92,7 @@ fn files_by_path(_: &Settings) -> Result<Arc<dyn DynStore>> {
 #[cfg(feature = "memory")]
 fn memory(rest: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
     use cloakroom_store_memory::{MemoryConfig, MemoryStore};
-    let config = MemoryConfig::from_url(&format!("memory:{rest}"))?.lifetime(settings.lifetime());
+    let config = MemoryConfig::from_url(&format!("memory:{rest}"))?.lifetime(lifetime(settings));
     Ok(Arc::new(MemoryStore::new(config)))
 }
 

@@ -123,7 +123,7 @@ impl Site {
         }
         let mut seen = self.look(&opened.file)?;
         // Between an open and a lock that comes at once only a removal is looked for: it shows in fstat.
-        if seen.unlinked || (opened.waited && !self.is_at_path(target, seen.inode)?) {
+        if seen.unlinked || (opened.waited && !target.is(seen.inode)?) {
             return Ok(Step::Again);
         }
         if self.life(&seen).is_none() {
@@ -172,7 +172,7 @@ impl Site {
                 return Ok(Glance::Large);
             }
             let record = self.record(&seen, file::read(&file, seen.size)?);
-            return Ok(if locked { Glance::Sure(record) } else { Glance::Unsure(record, seen.inode) });
+            return Ok(if locked { Glance::Sure(record) } else { Glance::Unsure(record, seen) });
         }
     }
 }
@@ -183,7 +183,7 @@ pub(crate) enum Glance {
     /// Read under a shared lock.
     Sure(Record),
     /// Read while somebody held the lock.
-    Unsure(Record, Inode),
+    Unsure(Record, Seen),
     /// Somebody holds the lock.
     Busy,
     /// A killed writer has left work to be finished under the exclusive lock.

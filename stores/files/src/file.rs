@@ -43,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) size: u64,
     /// Nanoseconds since 1970.
     pub(crate) mtime: i128,
+    /// When it was last written to or touched, which nobody can set; nanoseconds since 1970.
+    pub(crate) ctime: i128,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     /// No name leads to it any more: somebody destroyed it.
@@ -59,6 +61,15 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn path(&self) -> &CStr {
         &self.path
+    }
+
+    /// Whether the path still leads to this file.
+    pub(crate) fn is(&self, inode: Inode) -> Result<bool> {
+        match rustix::fs::statat(CWD, self.path(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Inode::of(&stat) == inode),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("look for a session file", errno)),
+        }
     }
 
     pub(crate) fn id(&self) -> &[u8] {
@@ -154,19 +165,11 @@ impl Site {
             inode: Inode::of(&stat),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            ctime: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             unlinked: stat.st_nlink == 0,
         })
-    }
-
-    /// Whether the path still leads to this file.
-    pub(crate) fn is_at_path(&self, target: &Target, inode: Inode) -> Result<bool> {
-        match rustix::fs::statat(CWD, target.path(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Inode::of(&stat) == inode),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(failed("look for a session file", errno)),
-        }
     }
 
     /// Remaining life; `None` if the file has expired: its age is more than the lifetime, as PHP's sweeping has it.

@@ -122,8 +122,7 @@ fn strtol(text: &[u8], base: u8) -> Option<i64> {
     let start = text.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b).unwrap_or(text.len());
     let (negative, digits) = match &text[start..] {
         [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
     };
     let mut number: i64 = 0;
     for digit in digits.iter().map(|byte| byte.wrapping_sub(b'0')).take_while(|&digit| digit < base) {

@@ -49,13 +49,11 @@ pub(crate) fn submit(job: Job, limit: usize) -> Result<(), Job> {
         }
         work();
     });
-    match spawned {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            self::state().threads -= 1;
-            take(&slot).map_or(Ok(()), Err)
-        }
+    if spawned.is_ok() {
+        return Ok(());
     }
+    self::state().threads -= 1;
+    take(&slot).map_or(Ok(()), Err)
 }
 
 fn work() {

@@ -33,7 +33,7 @@ fn after(old: &[u8], new: &[u8], k: usize) -> Vec<u8> {
 /// Pairs that need a redo: growing, shrinking, of the same length, with and without common parts.
 fn pairs() -> Vec<(Vec<u8>, Vec<u8>)> {
     let digits =
-        |length: usize, shift: usize| (0..length).map(|i| b'0' + ((i * 7 + shift) % 10) as u8).collect::<Vec<_>>();
+        |length: usize, shift: usize| (0..length).map(|i| b"0123456789"[(i * 7 + shift) % 10]).collect::<Vec<_>>();
     let mut same = digits(40, 0);
     same[5] = b'x';
     same[30] = b'y';
@@ -113,8 +113,8 @@ fn an_incomplete_redo_is_none() {
 /// Without power, sectors reach the disk in any order, the length too.
 #[test]
 fn mixtures_of_sectors_count_only_where_the_power_is_covered() {
-    let old: Vec<u8> = (0..4 * SECTOR).map(|i| (i % 251) as u8).collect();
-    let new: Vec<u8> = (0..6 * SECTOR + 100).map(|i| (i % 241) as u8 ^ 0x55).collect();
+    let old: Vec<u8> = (0..=250).cycle().take(4 * SECTOR).collect();
+    let new: Vec<u8> = (0..=240).map(|byte: u8| byte ^ 0x55).cycle().take(6 * SECTOR + 100).collect();
     let (kill, power) = (change(&old, &new, false), change(&old, &new, true));
     for length in [old.len(), old.len() + 10, 5 * SECTOR, new.len()] {
         for mask in 0_u32..128 {

@@ -24,8 +24,16 @@ use crate::{aside, lock, write};
 
 /// Two reads beside a writer have to lie so far apart.
 const APART: Duration = Duration::from_millis(2);
+/// A file that was touched more recently may be in the midst of a write whose process has no CPU just now. The kernel
+/// sets the time when a write begins, by a clock that ticks every few milliseconds.
+const RECENT: i128 = 10_000_000;
 /// For so long a reader tries to do without the lock.
 const UNLOCKED: Duration = Duration::from_millis(20);
+
+/// With less life left than this a touch does not trust that the holder of the lock is no sweeper.
+const AT_THE_END: Duration = Duration::from_secs(5);
+/// Nobody who sweeps holds a lock for so long.
+const SWEEPERS: Duration = Duration::from_millis(100);
 
 /// Sessions in PHP's own files.
 #[derive(Clone, Debug)]
@@ -83,6 +91,27 @@ impl FilesStore {
         self.inner.locked(target, Claim::Existing, deadline, large, Effect::Reads, read).await
     }
 
+    async fn touch(&self, target: Target, ttl: Duration, deadline: &Deadline) -> Result<Outcome> {
+        let theirs = target.clone();
+        let try_it = move |inner: &Inner, _| touch(&inner.site, &theirs, ttl, false);
+        if let Some(outcome) = self.inner.run(deadline, false, Effect::Writes, try_it).await? {
+            return Ok(outcome);
+        }
+        let work = move |site: &Site, target: &Target, entry| {
+            let Entry::Held(held) = entry else { return Ok(Outcome::Gone) };
+            carry_out(site, target, &held, &Bytes::new(), &Put::Touch(ttl)).map(|_| Outcome::Done(None))
+        };
+        let soon = deadline.with_lock_wait(SWEEPERS.min(deadline.wait_until() - Instant::now()));
+        match self.inner.locked(&target, Claim::Existing, &soon, false, Effect::Writes, work).await {
+            Err(error) if error.kind() == ErrorKind::Locked => {
+                let try_it = move |inner: &Inner, _| touch(&inner.site, &target, ttl, true);
+                let outcome = self.inner.run(deadline, false, Effect::Writes, try_it).await?;
+                Ok(outcome.unwrap_or(Outcome::Gone))
+            }
+            outcome => outcome,
+        }
+    }
+
     async fn commit_held(&self, key: &Key, lease: Box<dyn Lease>, put: Put, deadline: &Deadline) -> Result<Outcome> {
         let lease = lease.into_any().downcast::<FileLease>();
         let lease = lease.map_err(|_| Error::misuse("give a lease back to the store that it comes from"))?;
@@ -136,17 +165,18 @@ impl Store for FilesStore {
                     tries += 1;
                     tokio::task::yield_now().await;
                 }
-                Glance::Unsure(mut record, inode) => {
+                Glance::Unsure(mut record, seen) => {
                     match &earlier {
-                        Some((at, before, bytes)) if *before == inode && *bytes == record.payload => {
-                            if started - *at >= APART {
+                        Some((at, before, bytes)) if *before == seen.inode && *bytes == record.payload => {
+                            let recent = (0..RECENT).contains(&(file::now() - seen.ctime));
+                            if started - *at >= APART && !recent {
                                 record.tentative = true;
                                 return Ok(Some(record));
                             }
                         }
                         _ => {
                             let stable = !record.payload.is_empty();
-                            earlier = stable.then(|| (Instant::now(), inode, record.payload));
+                            earlier = stable.then(|| (Instant::now(), seen.inode, record.payload));
                         }
                     }
                     if begun.elapsed() >= UNLOCKED {
@@ -192,11 +222,7 @@ impl Store for FilesStore {
         let claim = match (&condition, &put) {
             (Condition::Absent, Put::Payload(_)) => Claim::New,
             (Condition::Absent, _) => return Err(Error::misuse("only write a record that is to be absent")),
-            (Condition::Any, Put::Touch(ttl)) => {
-                let ttl = *ttl;
-                let work = move |inner: &Inner, _| touch(&inner.site, &target, ttl);
-                return self.inner.run(deadline, false, Effect::Writes, work).await;
-            }
+            (Condition::Any, Put::Touch(ttl)) => return self.touch(target, *ttl, deadline).await,
             _ => Claim::Existing,
         };
         let forced = condition == Condition::Any && matches!(put, Put::Remove);
@@ -281,22 +307,25 @@ fn carry_out(site: &Site, target: &Target, held: &Held, old: &Bytes, put: &Put) 
     }
 }
 
-/// Extends a life without the lock, as PHP's `ps_files_update_timestamp` sets the time.
-fn touch(site: &Site, target: &Target, ttl: Duration) -> Result<Outcome> {
+/// Extends a life without waiting for the lock, as PHP's `ps_files_update_timestamp` sets the time.
+///
+/// `None` where that is not safe: the session is about to expire, and whoever holds the lock may be a sweeper.
+fn touch(site: &Site, target: &Target, ttl: Duration, in_any_case: bool) -> Result<Option<Outcome>> {
     loop {
-        let Some(file) = site.open(target, OFlags::RDONLY)? else { return Ok(Outcome::Gone) };
-        // Keeps sweepers away for the moment. Where PHP holds the lock, they stay away anyway.
-        try_flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let Some(file) = site.open(target, OFlags::RDONLY)? else { return Ok(Some(Outcome::Gone)) };
+        // Keeps sweepers away for the moment.
+        let locked = try_flock(&file, FlockOperation::NonBlockingLockShared)?;
         let seen = site.look(&file)?;
         if seen.unlinked {
             continue;
         }
-        if site.life(&seen).is_none() {
-            return Ok(Outcome::Gone);
+        let Some(life) = site.life(&seen) else { return Ok(Some(Outcome::Gone)) };
+        if !locked && !in_any_case && life < AT_THE_END {
+            return Ok(None);
         }
         site.set_life(&file, ttl)?;
         let gone = site.look(&file)?.unlinked;
-        return Ok(if gone { Outcome::Gone } else { Outcome::Done(None) });
+        return Ok(Some(if gone { Outcome::Gone } else { Outcome::Done(None) }));
     }
 }
 

@@ -74,11 +74,11 @@ pub(crate) fn write(
         Plan::Patch(range) => put(file, &range, old, new)?,
         Plan::Redo(range) => {
             let redo = Redo::prepare(site, target, seen, range.clone(), old, new)?;
-            if new.len() > old.len() {
-                if let Err(errno) = reserve(file, old.len(), new.len()) {
-                    redo.forget();
-                    return Err(failed("reserve space for a session file", errno));
-                }
+            if new.len() > old.len()
+                && let Err(errno) = reserve(file, old.len(), new.len())
+            {
+                redo.forget();
+                return Err(failed("reserve space for a session file", errno));
             }
             let sign = redo.sign(file, seen)?;
             let written = if new.len() < old.len() {
@@ -160,8 +160,10 @@ pub(crate) fn sync(file: impl AsFd) -> Result<()> {
     rustix::fs::fsync(file).map_err(|errno| failed("flush a session file", errno).or_maybe_applied())
 }
 
+/// Blocks of so many bytes are compared at once.
+const STEP: usize = 512;
+
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    const STEP: usize = 64;
     let length = a.len().min(b.len());
     let mut at = 0;
     while at + STEP <= length && a[at..at + STEP] == b[at..at + STEP] {
@@ -171,7 +173,6 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 }
 
 fn common_suffix(a: &[u8], b: &[u8]) -> usize {
-    const STEP: usize = 64;
     let mut length = a.len().min(b.len());
     let (mut a, mut b) = (&a[a.len() - length..], &b[b.len() - length..]);
     let all = length;
@@ -192,36 +193,36 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(old: &[u8], new: &[u8], none: Plan, data: Plan) {
-        assert_eq!(Plan::new(old, new, Durability::None), none);
-        assert_eq!(Plan::new(old, new, Durability::Data), data);
+    fn check(old: &[u8], new: &[u8], none: &Plan, data: &Plan) {
+        assert_eq!(&Plan::new(old, new, Durability::None), none);
+        assert_eq!(&Plan::new(old, new, Durability::Data), data);
     }
 
     #[test]
     fn plans() {
-        check(b"abc", b"abc", Plan::Nothing, Plan::Nothing);
-        check(b"", b"", Plan::Nothing, Plan::Nothing);
-        check(b"abc", b"", Plan::Cut, Plan::Cut);
-        check(b"abc", b"ab", Plan::Cut, Plan::Cut);
-        check(b"abcd", b"aXcd", Plan::Patch(1..2), Plan::Patch(1..2));
-        check(b"", b"abc", Plan::Patch(0..3), Plan::Redo(0..3));
-        check(b"abc", b"aXYZ", Plan::Patch(1..4), Plan::Redo(1..4));
-        check(b"abcd", b"aXY", Plan::Redo(1..3), Plan::Redo(1..3));
+        check(b"abc", b"abc", &Plan::Nothing, &Plan::Nothing);
+        check(b"", b"", &Plan::Nothing, &Plan::Nothing);
+        check(b"abc", b"", &Plan::Cut, &Plan::Cut);
+        check(b"abc", b"ab", &Plan::Cut, &Plan::Cut);
+        check(b"abcd", b"aXcd", &Plan::Patch(1..2), &Plan::Patch(1..2));
+        check(b"", b"abc", &Plan::Patch(0..3), &Plan::Redo(0..3));
+        check(b"abc", b"aXYZ", &Plan::Patch(1..4), &Plan::Redo(1..4));
+        check(b"abcd", b"aXY", &Plan::Redo(1..3), &Plan::Redo(1..3));
         let mut old = vec![b'x'; 10_000];
         let mut new = old.clone();
         new[4095] = b'y';
-        check(&old, &new, Plan::Patch(4095..4096), Plan::Patch(4095..4096));
+        check(&old, &new, &Plan::Patch(4095..4096), &Plan::Patch(4095..4096));
         new[4096] = b'y';
-        check(&old, &new, Plan::Redo(4095..4097), Plan::Redo(4095..4097));
+        check(&old, &new, &Plan::Redo(4095..4097), &Plan::Redo(4095..4097));
         old[4095] = b'y';
-        check(&old, &new, Plan::Patch(4096..4097), Plan::Patch(4096..4097));
+        check(&old, &new, &Plan::Patch(4096..4097), &Plan::Patch(4096..4097));
         new[4096 + 512] = b'y';
-        check(&old, &new, Plan::Patch(4096..4609), Plan::Redo(4096..4609));
+        check(&old, &new, &Plan::Patch(4096..4609), &Plan::Redo(4096..4609));
     }
 
     #[test]
     fn common_parts() {
-        for length in [0, 1, 63, 64, 65, 128, 200] {
+        for length in [0, 1, STEP - 1, STEP, STEP + 1, 2 * STEP, 1200] {
             for differs in 0..=length {
                 let a = vec![b'a'; length];
                 let mut b = a.clone();

@@ -27,7 +27,7 @@ impl Session {
             Ok(Rotated::Now(id)) => {
                 state.seen = true;
                 state.found = Found::Unknown;
-                state.mark(id.clone());
+                state.mark_and_limit(id.clone());
                 Ok(id)
             }
             Ok(Rotated::Before(id)) => {

@@ -130,7 +130,6 @@ impl Started {
                 (opened.id, opened.key, opened.lease) = (id.clone(), key, Some(lease));
                 (opened.read, opened.marked) = (None, true);
                 state.mark(id.clone());
-                state.limit();
                 Ok(id)
             }
             Exchanged::Old { lease, error } => {

@@ -144,7 +144,7 @@ impl State {
         if self.head_sent {
             self.id = Some(id);
         } else {
-            self.mark(id);
+            self.mark_and_limit(id);
         }
     }
 
@@ -200,13 +200,20 @@ impl State {
         }
     }
 
+    /// Gives the browser this id, with the headers that go with a cookie.
+    pub(super) fn mark_and_limit(&mut self, id: SessionId) {
+        self.mark(id);
+        if self.engine.settings().use_cookies {
+            self.limit();
+        }
+    }
+
     /// Gives the browser this id.
     pub(super) fn mark(&mut self, id: SessionId) {
         let settings = self.engine.settings();
         let cookie = cookie::mark(settings, id.expose(), self.engine.unix_time());
         if let Some(cookie) = cookie.filter(|_| settings.use_cookies) {
             self.head.set_cookie(&settings.name, cookie);
-            self.limit();
         }
         self.id = Some(id);
     }

@@ -112,7 +112,7 @@ impl State {
             match self.engine.store().commit(&Key::from_id(&id), Expect::Absent, put, &deadline).await? {
                 Outcome::Done(version) => {
                     self.engine.draw_sweep();
-                    self.mark(id);
+                    self.mark_and_limit(id);
                     self.committed(bag, version);
                     return Ok(());
                 }

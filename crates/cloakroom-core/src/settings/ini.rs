@@ -39,32 +39,65 @@ pub(super) fn boolean(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "on" | "yes" | "true") || leading_integer(value) != 0
 }
 
-/// `zend_ini_parse_quantity`: an integer with an optional factor `K`, `M` or `G` as its last character; whatever else
-/// follows the digits is passed over (with a warning in PHP).
+/// `zend_ini_parse_quantity`: an integer, also with a prefix `0x`, `0o` or `0b`, with an optional factor `K`, `M` or `G`
+/// as its last character; whatever else follows the digits is passed over.
 pub(super) fn quantity(value: &str) -> i64 {
     let value = value.trim();
-    let number = leading_integer(value);
     let factor = match value.bytes().last() {
         Some(b'k' | b'K') => 1 << 10,
         Some(b'm' | b'M') => 1 << 20,
         Some(b'g' | b'G') => 1 << 30,
         _ => 1,
     };
-    number.wrapping_mul(factor)
+    digits(value).0.wrapping_mul(factor)
+}
+
+/// Whether PHP reads a quantity without a warning.
+pub(super) fn is_quantity(value: &str) -> bool {
+    let value = value.trim();
+    let (_, rest) = digits(value);
+    value.is_empty() || (rest.len() < value.len() && matches!(rest.trim(), "" | "k" | "K" | "m" | "M" | "g" | "G"))
 }
 
 /// C's `atol`, saturating: optional blanks and sign, then digits for as long as there are any.
 pub(super) fn leading_integer(value: &str) -> i64 {
-    let value = value.trim_start();
-    let (negative, digits) = match value.as_bytes().first() {
+    let (negative, unsigned) = sign(value.trim_start());
+    let (magnitude, _) = magnitude(unsigned, 10);
+    if negative { -magnitude } else { magnitude }
+}
+
+/// An integer in one of PHP's bases, and what follows it; all of the text if there is none.
+fn digits(value: &str) -> (i64, &str) {
+    let (negative, unsigned) = sign(value);
+    let prefix = unsigned.get(..2).map(str::to_ascii_lowercase);
+    let (body, base) = match prefix.as_deref() {
+        Some("0x") => (&unsigned[2..], 16),
+        Some("0o") => (&unsigned[2..], 8),
+        Some("0b") => (&unsigned[2..], 2),
+        // A leading zero makes it octal, as in C.
+        _ if unsigned.starts_with('0') => (unsigned, 8),
+        _ => (unsigned, 10),
+    };
+    let (magnitude, rest) = magnitude(body, base);
+    let rest = if rest.len() == body.len() { value } else { rest };
+    (if negative { -magnitude } else { magnitude }, rest)
+}
+
+fn sign(value: &str) -> (bool, &str) {
+    match value.as_bytes().first() {
         Some(b'-') => (true, &value[1..]),
         Some(b'+') => (false, &value[1..]),
         _ => (false, value),
-    };
-    let magnitude = digits.bytes().take_while(u8::is_ascii_digit).fold(0_i64, |number, digit| {
-        number.saturating_mul(10).saturating_add(i64::from(digit - b'0'))
+    }
+}
+
+fn magnitude(text: &str, base: u32) -> (i64, &str) {
+    let end = text.find(|digit: char| !digit.is_digit(base)).unwrap_or(text.len());
+    let digits = text[..end].chars().filter_map(|digit| digit.to_digit(base));
+    let number = digits.fold(0_i64, |number, digit| {
+        number.saturating_mul(i64::from(base)).saturating_add(i64::from(digit))
     });
-    if negative { -magnitude } else { magnitude }
+    (number, &text[end..])
 }
 
 /// PHP's `is_numeric` of a text.
@@ -82,7 +115,10 @@ mod tests {
 
     #[test]
     fn reads_numbers_and_switches_as_php_does() {
-        assert_eq!([quantity("1h"), quantity(" 12 "), quantity("2K"), quantity("-3"), quantity("x")], [1, 12, 2048, -3, 0]);
+        let read = ["1h", " 12 ", "2K", "-3", "x", "0x10", "1.9", "010", "0b11", ""].map(quantity);
+        assert_eq!(read, [1, 12, 2048, -3, 0, 16, 1, 8, 3, 0]);
+        assert!(["1", " 2K", "", "-3", "0x10"].iter().all(|text| is_quantity(text)));
+        assert!(["1h", "x", "1.9", "0x"].iter().all(|text| !is_quantity(text)));
         assert!(["1", "on", "Yes", "TRUE", "-1"].iter().all(|text| boolean(text)));
         assert!(["0", "", "off", "no", "x"].iter().all(|text| !boolean(text)));
         assert!(["0", "1e3", " 1", "1 ", "-.5"].iter().all(|text| is_numeric(text)));

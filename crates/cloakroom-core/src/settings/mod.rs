@@ -198,7 +198,7 @@ impl Settings {
             "session.name" if value.is_empty() || ini::is_numeric(value) => {
                 return refuse("cannot be numeric or empty");
             }
-            "session.name" => self.name = value.into(),
+            "session.name" => self.name = until_nul(value),
             "session.serialize_handler" => match Format::from_name(value) {
                 Some(format) => self.serialize_handler = format,
                 None => return refuse("no such serialization handler"),
@@ -215,20 +215,20 @@ impl Settings {
             "session.cookie_lifetime" => match ini::leading_integer(value) {
                 negative if negative < 0 => return refuse("cannot be negative"),
                 lifetime if lifetime > LONGEST_COOKIE => {}
-                lifetime => self.cookie_lifetime = lifetime,
+                _ => self.cookie_lifetime = ini::quantity(value),
             },
-            "session.cookie_path" => self.cookie_path = value.into(),
-            "session.cookie_domain" => self.cookie_domain = value.into(),
+            "session.cookie_path" => self.cookie_path = until_nul(value),
+            "session.cookie_domain" => self.cookie_domain = until_nul(value),
             "session.cookie_secure" => self.cookie_secure = ini::boolean(value),
             "session.cookie_httponly" => self.cookie_httponly = ini::boolean(value),
-            "session.cookie_samesite" => self.cookie_samesite = value.into(),
+            "session.cookie_samesite" => self.cookie_samesite = until_nul(value),
             "session.cache_limiter" => self.cache_limiter = value.into(),
             "session.cache_expire" => self.cache_expire = ini::quantity(value),
-            "session.sid_length" => match value.parse() {
+            "session.sid_length" => match value.trim_start().parse() {
                 Ok(length @ 22..=256) => self.sid_length = length,
                 _ => return refuse("must be between 22 and 256"),
             },
-            "session.sid_bits_per_character" => match value.parse() {
+            "session.sid_bits_per_character" => match value.trim_start().parse() {
                 Ok(bits @ 4..=6) => self.sid_bits_per_character = bits,
                 _ => return refuse("must be between 4 and 6"),
             },
@@ -384,6 +384,23 @@ const OTHERS: [&str; 4] =
 /// Whether PHP refuses to change this setting while a script runs.
 pub fn is_per_directory(name: &str) -> bool {
     PER_DIRECTORY.contains(&name)
+}
+
+/// Whether PHP takes this value for this setting with a warning about how the number is written.
+pub fn is_odd_number(name: &str, value: &str) -> bool {
+    let numbers = [
+        "session.gc_probability",
+        "session.gc_divisor",
+        "session.gc_maxlifetime",
+        "session.cookie_lifetime",
+        "session.cache_expire",
+    ];
+    numbers.contains(&name) && !ini::is_quantity(value)
+}
+
+/// PHP hands these settings on as C strings.
+fn until_nul(value: &str) -> String {
+    value.split('\0').next().unwrap_or_default().to_owned()
 }
 
 fn is_known(name: &str) -> bool {

@@ -9,7 +9,7 @@ use cloakroom_testkit::compare::{Difference, compare, expected_of_cloakroom};
 use cloakroom_testkit::error::{Doing, Failure, Result};
 use cloakroom_testkit::golden::{self, Golden};
 use cloakroom_testkit::php::{self, Judge};
-use cloakroom_testkit::play::{Transcript, play};
+use cloakroom_testkit::play::play;
 use cloakroom_testkit::scenario::{self, Area, Scenario};
 
 const USAGE: &str = "usage: scenarios COMMAND [--only TEXT]   (TEXT: an area, or part of a scenario's name)
@@ -50,7 +50,9 @@ fn run(arguments: &[String]) -> Result<(String, bool)> {
         if areas.iter().any(|area| area.name == only) {
             areas.retain(|area| area.name == only);
         } else {
-            areas.iter_mut().for_each(|area| area.scenarios.retain(|scenario| scenario.name.contains(&only)));
+            for area in &mut areas {
+                area.scenarios.retain(|scenario| scenario.name.contains(&only));
+            }
         }
         areas.retain(|area| !area.scenarios.is_empty());
     }
@@ -72,10 +74,6 @@ fn address(text: &str) -> Result<SocketAddr> {
     let text = text.trim_start_matches("http://").trim_end_matches('/');
     let mut found = text.to_socket_addrs().doing(|| format!("looking up {text}"))?;
     found.next().ok_or_else(|| Failure::new(format!("{text} is no address")))
-}
-
-fn playable(scenario: &Scenario) -> bool {
-    scenario.only_root.is_none() || scenario::is_root()
 }
 
 /// Counts and prints: one run over all scenarios.
@@ -107,7 +105,11 @@ impl Tally {
     fn end(mut self) -> (String, bool) {
         let Self { passed, failed, skipped, .. } = self;
         let _ = write!(self.text, "{passed} passed, {failed} failed");
-        let _ = writeln!(self.text, "{}", if skipped > 0 { format!(", {skipped} skipped (only root)") } else { String::new() });
+        let _ = writeln!(
+            self.text,
+            "{}",
+            if skipped > 0 { format!(", {skipped} skipped (need another user)") } else { String::new() }
+        );
         (self.text, failed == 0)
     }
 }
@@ -119,13 +121,13 @@ fn play_against(areas: &[Area], target: SocketAddr, recorded: bool) -> Result<(S
     for area in areas {
         let golden = if recorded { Some(golden::read(&area.name)?) } else { None };
         for scenario in &area.scenarios {
-            if !playable(scenario) {
+            if !scenario.playable() {
                 tally.skipped += 1;
                 continue;
             }
             let outcome = (|| {
                 let php = match &golden {
-                    Some(golden) => recorded_one(golden, scenario)?.clone(),
+                    Some(golden) => golden.answers(scenario, &golden.php)?,
                     None => play(scenario, judge.addr(scenario)?)?,
                 };
                 Ok(compare(scenario, &expected_of_cloakroom(scenario, &php), &play(scenario, target)?))
@@ -136,21 +138,21 @@ fn play_against(areas: &[Area], target: SocketAddr, recorded: bool) -> Result<(S
     Ok(tally.end())
 }
 
-fn recorded_one<'a>(golden: &'a Golden, scenario: &Scenario) -> Result<&'a Transcript> {
-    golden.transcripts.get(&scenario.name).ok_or_else(|| Failure::new(format!("{} is not recorded yet", scenario.name)))
-}
-
 fn check(areas: &[Area]) -> Result<(String, bool)> {
     let judge = Judge::default();
+    let version = php::version()?;
     let mut tally = Tally::default();
     for area in areas {
         let golden = golden::read(&area.name)?;
         for scenario in &area.scenarios {
-            if !playable(scenario) {
+            if !scenario.playable() {
                 tally.skipped += 1;
                 continue;
             }
-            let outcome = (|| Ok(compare(scenario, recorded_one(&golden, scenario)?, &play(scenario, judge.addr(scenario)?)?)))();
+            let outcome = (|| {
+                let recorded = golden.answers(scenario, &version)?;
+                Ok(compare(scenario, &recorded, &play(scenario, judge.addr(scenario)?)?))
+            })();
             tally.count(area, scenario, outcome);
         }
     }
@@ -165,9 +167,10 @@ fn record(areas: &[Area]) -> Result<(String, bool)> {
         let before = golden::read(&area.name).map(|golden| golden.transcripts).unwrap_or_default();
         let mut transcripts = BTreeMap::new();
         for scenario in &area.scenarios {
-            if playable(scenario) {
+            if scenario.playable() {
                 let transcript = play(scenario, judge.addr(scenario)?)?;
-                let changed = before.get(&scenario.name).map(|was| compare(scenario, was, &transcript)).unwrap_or_default();
+                let changed =
+                    before.get(&scenario.name).map(|was| compare(scenario, was, &transcript)).unwrap_or_default();
                 for difference in changed {
                     let _ = writeln!(text, "CHANGED {}/{}: {difference}", area.name, scenario.name);
                 }
@@ -185,7 +188,7 @@ fn record(areas: &[Area]) -> Result<(String, bool)> {
 fn show(areas: &[Area]) -> Result<(String, bool)> {
     let judge = Judge::default();
     let mut text = String::new();
-    for scenario in areas.iter().flat_map(|area| &area.scenarios).filter(|scenario| playable(scenario)) {
+    for scenario in areas.iter().flat_map(|area| &area.scenarios).filter(|scenario| scenario.playable()) {
         let transcript = play(scenario, judge.addr(scenario)?)?;
         let _ = writeln!(text, "== {} ({})", scenario.name, scenario.shows);
         let mut ops = scenario.requests.iter().flat_map(|request| std::iter::once(request).chain(&request.meanwhile));
@@ -199,7 +202,11 @@ fn show(areas: &[Area]) -> Result<(String, bool)> {
             }
             let json = |value: std::result::Result<String, serde_json::Error>| value.unwrap_or_default();
             if answer.said.len() > answer.results.len() {
-                let _ = writeln!(text, "   at the end: {}", json(serde_json::to_string(&answer.said[answer.results.len()])));
+                let _ = writeln!(
+                    text,
+                    "   at the end: {}",
+                    json(serde_json::to_string(&answer.said[answer.results.len()]))
+                );
             }
             if let Some(refused) = &answer.refused {
                 let _ = writeln!(text, "   refused {}", refused.join(" "));
@@ -221,7 +228,13 @@ fn compat(areas: &[Area]) -> String {
     for scenario in areas.iter().flat_map(|area| &area.scenarios) {
         if let Some(differs) = &scenario.differs {
             let name = scenario.name.replace('_', " ");
-            let _ = writeln!(text, "| {name} | {} | {} | {} |", cell(&scenario.shows), cell(&differs.reason), cell(&differs.rule));
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {} | {} |",
+                cell(&scenario.shows),
+                cell(&differs.reason),
+                cell(&differs.rule)
+            );
         }
     }
     text

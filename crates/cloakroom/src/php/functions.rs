@@ -109,11 +109,13 @@ impl Request {
         self.settings.cache_expire
     }
 
-    /// PHP's `session_cache_expire($minutes)`: the former value, also where it could not be changed.
-    pub fn set_session_cache_expire(&mut self, minutes: i64) -> i64 {
+    /// PHP's `session_cache_expire($minutes)`: the former value, also while a session is active; `None` where PHP gives
+    /// false.
+    pub fn set_session_cache_expire(&mut self, minutes: i64) -> Option<i64> {
         let former = self.session_cache_expire();
-        self.change("Session cache expiration", "session.cache_expire", &minutes.to_string());
-        former
+        let active = self.started.is_some();
+        let changed = self.change("Session cache expiration", "session.cache_expire", &minutes.to_string());
+        (active || changed.is_some()).then_some(former)
     }
 
     /// PHP's `session_get_cookie_params()`.
@@ -250,7 +252,9 @@ impl Request {
 
     /// PHP's `session_create_id($prefix)`; `None` where PHP gives false.
     pub fn session_create_id(&mut self, prefix: &str) -> Option<String> {
-        if prefix.len() > 256 || !prefix.bytes().all(is_id_byte) {
+        // PHP looks at the prefix as a C string.
+        let seen = prefix.split('\0').next().unwrap_or_default();
+        if seen.len() > 256 || !seen.bytes().all(is_id_byte) {
             self.warn(
                 "Prefix cannot contain special characters. Only the A-Z, a-z, 0-9, \"-\", and \",\" characters are \
                  allowed",
@@ -289,7 +293,7 @@ impl Request {
 
     /// PHP's `session_encode()`; `None` where PHP gives false.
     pub fn session_encode(&mut self) -> Option<Vec<u8>> {
-        let Some(bag) = self.superglobal() else {
+        let Some(bag) = self.superglobal().filter(|_| self.tracked) else {
             self.warn("Cannot encode non-existent session");
             return None;
         };
@@ -340,6 +344,8 @@ fn is_true(value: &StartOption) -> bool {
         StartOption::Bool(flag) => *flag,
         StartOption::Int(number) => *number != 0,
         StartOption::Text(text) => !text.is_empty() && text != "0",
+        StartOption::Float(number) => *number != 0.0,
+        StartOption::Null => false,
         StartOption::Other(_) => true,
     }
 }

@@ -1,6 +1,6 @@
 //! `ini_set` and `ini_get` for the settings of sessions.
 
-use cloakroom_core::is_per_directory;
+use cloakroom_core::{is_odd_number, is_per_directory};
 
 use super::{Request, Severity};
 
@@ -35,6 +35,9 @@ impl Request {
     pub(super) fn apply(&mut self, name: &str, value: &str) -> bool {
         match self.settings.set(name, value) {
             Ok(()) => {
+                if is_odd_number(name, value) {
+                    self.warn(format!("Invalid \"{name}\" setting: {value:?} is not a number as PHP writes them"));
+                }
                 self.stale = true;
                 true
             }

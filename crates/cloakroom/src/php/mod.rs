@@ -53,6 +53,8 @@ pub struct Request {
     started: Option<Started>,
     /// `$_SESSION` while no session is active; `None` until something has set it.
     left: Option<Bag>,
+    /// A start has been tried, so that `$_SESSION` is the session's.
+    tracked: bool,
     /// PHP's `PS(id)`: kept after a close, dropped by a destroy and by a failed start.
     id: Option<Vec<u8>>,
     head_sent: bool,
@@ -101,6 +103,7 @@ impl Request {
             stale: false,
             started: None,
             left: None,
+            tracked: false,
             id: None,
             head_sent: false,
             warnings: Vec::new(),

@@ -15,6 +15,10 @@ pub enum StartOption {
     Bool(bool),
     /// An integer.
     Int(i64),
+    /// A fraction.
+    Float(f64),
+    /// `null`.
+    Null,
     /// A text.
     Text(String),
     /// Something that PHP throws a `TypeError` for: the name of its type.
@@ -26,8 +30,9 @@ impl StartOption {
         match self {
             StartOption::Bool(flag) => String::from(if *flag { "1" } else { "" }),
             StartOption::Int(number) => number.to_string(),
+            StartOption::Float(number) => number.to_string(),
             StartOption::Text(text) => text.clone(),
-            StartOption::Other(_) => String::new(),
+            StartOption::Null | StartOption::Other(_) => String::new(),
         }
     }
 
@@ -40,7 +45,17 @@ impl StartOption {
                 let digits = text.trim_start().trim_start_matches(['+', '-']);
                 digits.bytes().take_while(u8::is_ascii_digit).any(|digit| digit != b'0')
             }
-            StartOption::Other(_) => false,
+            StartOption::Float(_) | StartOption::Null | StartOption::Other(_) => false,
+        }
+    }
+
+    /// The name of a type that `session_start()` does not take.
+    fn wrong_type(&self) -> Option<&'static str> {
+        match self {
+            StartOption::Bool(_) | StartOption::Int(_) | StartOption::Text(_) => None,
+            StartOption::Float(_) => Some("float"),
+            StartOption::Null => Some("null"),
+            StartOption::Other(kind) => Some(kind),
         }
     }
 }
@@ -64,7 +79,7 @@ impl Request {
         }
         let mut read_and_close = false;
         for (name, value) in options {
-            if let StartOption::Other(kind) = value {
+            if let Some(kind) = value.wrong_type() {
                 let message = format!("Option \"{name}\" must be of type string|int|bool, {kind} given");
                 self.complain(Severity::Thrown, message);
                 return false;
@@ -83,6 +98,7 @@ impl Request {
             }
         }
         let choice = self.choose_id();
+        self.tracked = true;
         if !self.open(choice).await {
             self.id = None;
             self.left = Some(self.empty());
@@ -91,6 +107,7 @@ impl Request {
         if self.head_sent && !self.settings.cache_limiter.is_empty() {
             self.warn("Session cache limiter cannot be sent after headers have already been sent");
             self.session_abort().await;
+            self.id = None;
             return false;
         }
         if read_and_close {
@@ -112,7 +129,12 @@ impl Request {
             }
             if !settings.use_only_cookies && choice.id.is_none() {
                 choice.id = query_value(head.uri.query().unwrap_or_default(), &settings.name);
+                choice.send = choice.id.is_none();
             }
+        }
+        if let Some(id) = &mut choice.id {
+            // PHP 8.2 takes ids for C strings; 8.4 refuses this one.
+            id.truncate(id.iter().position(|&byte| byte == 0).unwrap_or(id.len()));
         }
         choice.id = choice.id.filter(|id| !id.is_empty() && !cookie::is_dangerous(id));
         choice

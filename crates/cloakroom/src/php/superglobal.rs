@@ -1,9 +1,9 @@
 //! `$_SESSION`: what is in it, in the bytes of PHP's `serialize()`.
 
 use cloakroom_core::{AsKey, Result};
-use cloakroom_php::Bag;
+use cloakroom_php::{Bag, ErrorKind, Value};
 
-use super::Request;
+use super::{Request, Severity};
 
 impl Request {
     /// `$_SESSION`, or `None` if nothing has set it yet.
@@ -31,9 +31,25 @@ impl Request {
         })
     }
 
-    /// `$_SESSION[$key] = unserialize($bytes)`. False, and a warning, for what could not be stored.
+    /// `$_SESSION[$key] = unserialize($bytes)`. False, and a warning, for what could not be stored. What is no value is a
+    /// notice, and `false` is stored, as in PHP.
     pub fn set(&mut self, key: impl AsKey, bytes: &[u8]) -> bool {
-        let result = self.superglobal_mut().set_serialized(key, bytes);
+        let result = match unserialize(bytes) {
+            // As PHP would write it: `i:+5;` is `i:5;`.
+            Ok(value) => {
+                if is_beyond_integers(bytes) {
+                    self.warn("unserialize(): Numerical result out of range");
+                }
+                let options = self.superglobal_mut().options();
+                value.serialize_with(options).and_then(|bytes| self.superglobal_mut().set_serialized(key, &bytes))
+            }
+            Err(error) => {
+                if !bytes.is_empty() {
+                    self.complain(Severity::Notice, format!("unserialize(): {error}"));
+                }
+                self.superglobal_mut().set(key, &false)
+            }
+        };
         self.done(result)
     }
 
@@ -54,4 +70,25 @@ impl Request {
         }
         result.is_ok()
     }
+}
+
+/// PHP's `unserialize()`, which passes over what stands behind the value.
+fn unserialize(bytes: &[u8]) -> Result<Value, cloakroom_php::Error> {
+    let whole = Value::unserialize(bytes);
+    match &whole {
+        Err(error) if error.kind() == ErrorKind::Trailing => match error.offset().and_then(|at| bytes.get(..at)) {
+            Some(value) => Value::unserialize(value),
+            None => whole,
+        },
+        _ => whole,
+    }
+}
+
+/// Whether these bytes are an integer that does not fit PHP's, so that PHP warns and takes the nearest.
+fn is_beyond_integers(bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(b"i:").and_then(|rest| rest.split(|&byte| byte == b';').next());
+    let digits = text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("0");
+    digits.parse::<i64>().is_err_and(|error| {
+        matches!(error.kind(), std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow)
+    })
 }

@@ -76,7 +76,8 @@ async fn a_response_whose_session_was_not_written_is_replaced() {
     let engine = Engine::new(store.clone(), Settings::php()).unwrap();
     let app = Router::new().route("/", get(count)).layer(layer(&engine));
     let cookie = cookie(&send(&app, "/", None).await);
-    store.fail_at(Op::Commit, store.calls().commits + 1, Fault::Unavailable);
+    store.reset();
+    store.fail_at(Op::Commit, 1, Fault::Unavailable);
     let response = send(&app, "/", Some(&cookie)).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
