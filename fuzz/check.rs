@@ -1,5 +1,9 @@
-/// What must hold of any bytes whatever: an answer without a panic, and, where they are a session, agreement between
-/// all the ways to read and write it. Shared by the fuzz targets and the ordinary tests.
+//! What must hold of any bytes whatever: an answer without a panic, and, where they are a session, agreement between
+//! all the ways to read and write it. Shared by the fuzz targets and the ordinary tests.
+
+use cloakroom_php::{Bag, ErrorKind, Format, Value};
+
+/// Panics where something does not hold.
 pub(crate) fn check(format: Format, bytes: &[u8]) {
     let bag = match Bag::parse(format, bytes.to_vec()) {
         Ok(bag) => bag,
@@ -54,7 +58,10 @@ pub(crate) fn check(format: Format, bytes: &[u8]) {
                 assert!(anew.keys().all(|key| anew.raw(key) == edited.raw(key)));
             }
             Err(error) => {
-                assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Key | ErrorKind::Depth), "{error:?}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Key | ErrorKind::Depth),
+                    "{error:?}"
+                );
                 assert_eq!(edited.as_bytes(), before);
             }
         }

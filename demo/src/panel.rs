@@ -18,20 +18,31 @@ pub(crate) fn panel(site: &Site, before: Option<&Exchange>, now: &Exchange) -> M
                 "What just happened"
                 @if let (Language::Php, PhpState::Running(way)) = (news.language, &site.php) { " in PHP " (way.version) }
                 @else { " in Rust" }
+                (step(news))
             }
             h2 #news { (news.act.headline()) }
             (deed(news))
-            (life(news))
             h3 { "On the wire" }
             @if let Some(before) = before { (exchange(before)) }
             (exchange(now))
             h3 { "In the cloakroom" }
             (coat(site, before, now))
+            (life(news))
             p.warning {
                 b { "Only because it teaches:" }
                 " this page shows session ids. Whoever knows the id has the session, so a real service never shows one, \
                  and neither do cloakroom's own logs and errors."
             }
+        }
+    }
+}
+
+/// Which step this was, in short; the list below tells all of them.
+fn step(exchange: &Exchange) -> Markup {
+    let main = steps(exchange).first();
+    html! {
+        @for (at, step) in (1..).zip(&LIFE).filter(|(at, _)| Some(at) == main) {
+            span.step { "Step " (at) " of " (LIFE.len()) ": " (step.name) }
         }
     }
 }
@@ -51,9 +62,14 @@ fn deed(exchange: &Exchange) -> Markup {
     }
 }
 
-fn life(exchange: &Exchange) -> Markup {
+/// The steps that this was, the one that matters most first.
+fn steps(exchange: &Exchange) -> &'static [usize] {
     let marked = exchange.after.is_some() && exchange.before != exchange.after;
-    let steps = exchange.act.steps(marked);
+    exchange.act.steps(marked)
+}
+
+fn life(exchange: &Exchange) -> Markup {
+    let steps = steps(exchange);
     html! {
         h3 { "The life of a session" }
         ol.life {

@@ -153,7 +153,9 @@ fn incr(php: &mut Request, key: &OpKey) -> cloakroom::Result<(Value, bool)> {
         Some(PhpValue::Int(number)) => (Number::Int(number), false),
         Some(PhpValue::Float(number)) => (Number::Float(number), false),
         Some(PhpValue::Bool(flag)) => (Number::Int(i64::from(flag)), false),
-        Some(PhpValue::String(text)) => leading_number(&String::from_utf8_lossy(text.as_bytes())).ok_or_else(no_number)?,
+        Some(PhpValue::String(text)) => {
+            leading_number(&String::from_utf8_lossy(text.as_bytes())).ok_or_else(no_number)?
+        }
         Some(_) => return Err(no_number()),
     };
     let next = match number {

@@ -1,9 +1,10 @@
 //! Sessions in the format `php_binary`: `cargo +nightly fuzz run php_binary`.
 #![no_main]
 
-use cloakroom_php::{Bag, ErrorKind, Format, Value};
+use cloakroom_php::Format;
 use libfuzzer_sys::fuzz_target;
 
-include!("../check.rs");
+#[path = "../check.rs"]
+mod check;
 
-fuzz_target!(|bytes: &[u8]| check(Format::PhpBinary, bytes));
+fuzz_target!(|bytes: &[u8]| check::check(Format::PhpBinary, bytes));

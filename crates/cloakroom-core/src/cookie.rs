@@ -75,7 +75,8 @@ fn name_of(raw: &[u8], name: &[u8]) -> Option<Form> {
         Some(at) if raw[at..].contains(&b']') && at > 0 => (&raw[..at], Form::Array),
         _ => (raw, Form::Plain),
     };
-    let mangled: Vec<u8> = base.iter().map(|&byte| if matches!(byte, b' ' | b'.' | b'[') { b'_' } else { byte }).collect();
+    let mangled: Vec<u8> =
+        base.iter().map(|&byte| if matches!(byte, b' ' | b'.' | b'[') { b'_' } else { byte }).collect();
     let forged = mangled != base && (mangled.starts_with(b"__Host-") || mangled.starts_with(b"__Secure-"));
     (mangled == name && !forged).then_some(form)
 }

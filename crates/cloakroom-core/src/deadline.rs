@@ -54,13 +54,18 @@ impl Deadline {
     }
 
     /// Runs one exchange with the store within what is left of the budget; [`ErrorKind::Unavailable`] beyond it.
+    /// Where nothing is left, the exchange is not begun.
     ///
     /// Do not wait for locks in it.
     ///
     /// [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
     pub async fn io<F: Future>(&self, exchange: F) -> Result<F::Output> {
-        let begun = Instant::now();
-        let answer = tokio::time::timeout(self.io_left(), exchange).await;
+        let (begun, left) = (Instant::now(), self.io_left());
+        if left.is_zero() {
+            // A timer is as coarse as a millisecond: without this, a quick exchange would still be done.
+            return Err(Error::unavailable("no time is left to ask the store"));
+        }
+        let answer = tokio::time::timeout(left, exchange).await;
         self.spend(begun.elapsed());
         answer.map_err(|_| Error::unavailable("the store did not answer in time"))
     }
@@ -90,5 +95,7 @@ mod tests {
         let error = later.io(tokio::time::sleep(Duration::from_millis(200))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(deadline.io_left(), Duration::ZERO);
+        let error = deadline.io(std::future::ready(())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
 }

@@ -186,7 +186,8 @@ impl Engine {
             drop(task);
             done
         });
-        work.await.unwrap_or_else(|error| Err(Error::unavailable("the work on the session broke off").with_source(error)))
+        work.await
+            .unwrap_or_else(|error| Err(Error::unavailable("the work on the session broke off").with_source(error)))
     }
 }
 

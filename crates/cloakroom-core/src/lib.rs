@@ -27,8 +27,8 @@ mod session;
 mod settings;
 pub mod store;
 
-pub use clock::{Clock, SystemClock};
 pub use cloakroom_php::{AsKey, Format, KeyRef, Value};
+pub use clock::{Clock, SystemClock};
 pub use deadline::Deadline;
 pub use draft::{Draft, Snapshot};
 pub use engine::Engine;

@@ -22,7 +22,7 @@ pub fn format(unix: i64) -> String {
     format!("{}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT", DAYS[weekday])
 }
 
-/// The date's seconds since 1970, if the text has exactly the form that [`format`] writes.
+/// The date's seconds since 1970, if the text has exactly the form that [`format()`] writes.
 pub fn parse(text: &str) -> Option<i64> {
     let rest = text.get(5..)?;
     let mut parts = rest.split(' ');

@@ -5,9 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Clock, DynStore, Engine, Random, Result, Session, Settings, Store, SystemClock, SystemRandom,
-};
+use cloakroom_core::{Clock, DynStore, Engine, Random, Result, Session, Settings, Store, SystemClock, SystemRandom};
 use http::HeaderMap;
 use http::request::Parts;
 
@@ -28,8 +26,11 @@ pub struct Cloakroom {
 struct Stores {
     /// The engine's own store was chosen by PHP's settings, too, so that a request may choose another.
     by_settings: bool,
-    open: tokio::sync::Mutex<HashMap<(String, String, i64), Arc<dyn DynStore>>>,
+    open: tokio::sync::Mutex<HashMap<Place, Arc<dyn DynStore>>>,
 }
+
+/// `save_handler`, `save_path` and `gc_maxlifetime`.
+type Place = (String, String, i64);
 
 impl Cloakroom {
     /// Sessions in the store that `url` names, under [`Settings::php`].
@@ -72,18 +73,17 @@ impl Cloakroom {
 
     /// The engine with the settings of one request.
     pub(crate) async fn reconfigured(&self, settings: &Settings) -> Result<Engine> {
-        let key = |s: &Settings| (s.save_handler.clone(), s.save_path.clone(), s.gc_maxlifetime);
+        let key = |s: &Settings| -> Place { (s.save_handler.clone(), s.save_path.clone(), s.gc_maxlifetime) };
         let wanted = key(settings);
         let store = if !self.stores.by_settings || wanted == key(self.settings()) {
             Arc::clone(self.engine.store())
         } else {
             let mut stores = self.stores.open.lock().await;
-            match stores.get(&wanted) {
-                Some(store) => Arc::clone(store),
-                None => {
-                    let store = open(Source::Settings, settings).await?;
-                    Arc::clone(stores.entry(wanted).or_insert(store))
-                }
+            if let Some(store) = stores.get(&wanted) {
+                Arc::clone(store)
+            } else {
+                let store = open(Source::Settings, settings).await?;
+                Arc::clone(stores.entry(wanted).or_insert(store))
             }
         };
         Ok(self.engine.reconfigured(settings.clone(), store))

@@ -13,7 +13,6 @@ pub(crate) enum Source {
     Store(Arc<dyn DynStore>),
 }
 
-#[expect(clippy::unused_async, reason = "stores that talk to a server connect here")]
 pub(crate) async fn open(source: Source, settings: &Settings) -> Result<Arc<dyn DynStore>> {
     match source {
         Source::Settings => by_handler(settings),
@@ -39,9 +38,9 @@ fn by_url(url: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
 fn by_handler(settings: &Settings) -> Result<Arc<dyn DynStore>> {
     match settings.save_handler.as_str() {
         "files" => files_by_path(settings),
-        handler => Err(Error::config(format!(
-            "session.save_handler = {handler} is not part of this version of cloakroom"
-        ))),
+        handler => {
+            Err(Error::config(format!("session.save_handler = {handler} is not part of this version of cloakroom")))
+        }
     }
 }
 

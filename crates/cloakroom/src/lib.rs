@@ -55,8 +55,8 @@ mod connect;
 pub mod php;
 
 pub use cloakroom_core::{
-    AsKey, Clock, Draft, Engine, Error, ErrorKind, Format, KeyRef, Random, Result, Session, SessionId, Settings, Snapshot,
-    StartOptions, Started, Store, SystemClock, SystemRandom, Value, cookie, store,
+    AsKey, Clock, Draft, Engine, Error, ErrorKind, Format, KeyRef, Random, Result, Session, SessionId, Settings,
+    Snapshot, StartOptions, Started, Store, SystemClock, SystemRandom, Value, cookie, store,
 };
 #[cfg(feature = "files")]
 pub use cloakroom_store_files as files;

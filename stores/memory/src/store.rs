@@ -50,12 +50,7 @@ impl MemoryStore {
     /// Makes a record as old as if `by` had passed. For tests.
     #[doc(hidden)]
     pub fn age(&self, key: &Key, by: Duration) {
-        let mut shard = self.table.shard(key);
-        let now = Instant::now();
-        let left = shard.get(key).map(|stored| stored.expires.saturating_duration_since(now).saturating_sub(by));
-        if let Some(left) = left {
-            shard.live(key, now, left);
-        }
+        self.table.shard(key).age(key, by);
     }
 
     fn lease(&self, key: &Key) -> MemoryLease {

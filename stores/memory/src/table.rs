@@ -178,6 +178,16 @@ impl Shard {
         }
     }
 
+    /// Makes a record, its place in the schedule included, as old as if `by` had passed.
+    pub(crate) fn age(&mut self, key: &Key, by: Duration) {
+        let Some(stored) = self.entries.get_mut(key.record()).and_then(|entry| entry.record.as_mut()) else { return };
+        let earlier = |then: Instant| then.checked_sub(by).unwrap_or_else(Instant::now);
+        let place = self.schedule.remove(&stored.slot);
+        stored.expires = earlier(stored.expires);
+        stored.slot.0 = earlier(stored.slot.0);
+        self.schedule.insert(stored.slot, place.unwrap_or_else(|| key.clone()));
+    }
+
     /// Moves the record's place in the schedule to its end of life.
     pub(crate) fn reschedule(&mut self, key: &Key) {
         let Some(stored) = self.entries.get_mut(key.record()).and_then(|entry| entry.record.as_mut()) else { return };

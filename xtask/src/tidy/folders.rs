@@ -9,6 +9,7 @@ const STORE_FILES: &[&str] = &["config", "error", "layout", "lib", "list", "lock
 const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/files", "access", "getting at a file, under its lock or beside who holds it"),
     ("stores/files", "aside", "sessions that could not be read, kept for people to look at"),
+    ("stores/files", "elsewhere", "the answer on systems without flock"),
     ("stores/files", "file", "one session file: opened safely, read, and its age"),
     ("stores/files", "gauge", "on which thread system calls are made"),
     ("stores/files", "pool", "threads that wait in flock"),

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{Extensions, HeaderMap, HeaderValue, header};
 
 pub use self::start::StartOptions;
-pub use self::started::Started;
 use self::started::Opened;
+pub use self::started::Started;
 use self::state::{Found, State};
 use crate::cookie::{self, CookieValue};
 use crate::store::{Expect, Outcome, Put};

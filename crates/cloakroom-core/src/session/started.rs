@@ -116,14 +116,11 @@ impl Started {
         let mut state = session.shared.state.lock().await;
         state.must_mark()?;
         let deadline = state.update_deadline();
-        let put = if delete_old {
-            Put::Remove
-        } else {
-            Put::Payload(state.payload(self.opened.draft.to_bytes())?)
-        };
+        let put = if delete_old { Put::Remove } else { Put::Payload(state.payload(self.opened.draft.to_bytes())?) };
         let lease = self.opened.lease.take().ok_or_else(Error::gone)?;
         let engine = state.engine.clone();
-        let exchanged = engine.complete(exchange(engine.clone(), self.opened.key.clone(), lease, put, deadline)).await?;
+        let exchanged =
+            engine.complete(exchange(engine.clone(), self.opened.key.clone(), lease, put, deadline)).await?;
         match exchanged {
             Exchanged::New { id, key, lease } => {
                 let opened = &mut *self.opened;
@@ -176,9 +173,16 @@ impl Started {
 }
 
 enum Exchanged {
-    New { id: SessionId, key: Key, lease: Box<dyn Lease> },
+    New {
+        id: SessionId,
+        key: Key,
+        lease: Box<dyn Lease>,
+    },
     /// No new record could be made; the old one is still held.
-    Old { lease: Box<dyn Lease>, error: Error },
+    Old {
+        lease: Box<dyn Lease>,
+        error: Error,
+    },
 }
 
 /// Makes and locks a new record, then lets the old one go.
@@ -216,11 +220,8 @@ impl Opened {
         let Some(lease) = lease else { return Err(Error::gone()) };
         let settings = state.engine.settings();
         let unchanged = settings.lazy_write && read.is_some_and(|read| read == draft.as_bytes());
-        let put = if unchanged {
-            Put::Touch(settings.lifetime())
-        } else {
-            Put::Payload(state.payload(draft.to_bytes())?)
-        };
+        let put =
+            if unchanged { Put::Touch(settings.lifetime()) } else { Put::Payload(state.payload(draft.to_bytes())?) };
         let deadline = state.update_deadline();
         state.found = Found::Unknown;
         match state.engine.store().commit(&key, Expect::Held(lease), put, &deadline).await? {

@@ -94,9 +94,8 @@ fn sign(value: &str) -> (bool, &str) {
 fn magnitude(text: &str, base: u32) -> (i64, &str) {
     let end = text.find(|digit: char| !digit.is_digit(base)).unwrap_or(text.len());
     let digits = text[..end].chars().filter_map(|digit| digit.to_digit(base));
-    let number = digits.fold(0_i64, |number, digit| {
-        number.saturating_mul(i64::from(base)).saturating_add(i64::from(digit))
-    });
+    let number =
+        digits.fold(0_i64, |number, digit| number.saturating_mul(i64::from(base)).saturating_add(i64::from(digit)));
     (number, &text[end..])
 }
 
@@ -127,7 +126,8 @@ mod tests {
 
     #[test]
     fn reads_lines() {
-        let text = "; c\n[Session]\nsession.name = \"A;B\" ; c\nsession.save_path=/tmp;x\n  session.use_cookies = On\nbare\n";
+        let text =
+            "; c\n[Session]\nsession.name = \"A;B\" ; c\nsession.save_path=/tmp;x\n  session.use_cookies = On\nbare\n";
         let found: Vec<_> = lines(text).map(|line| (line.number, line.name, line.value)).collect();
         let expect = [(3, "session.name", "A;B"), (4, "session.save_path", "/tmp"), (5, "session.use_cookies", "1")];
         assert_eq!(found, expect.map(|(number, name, value)| (number, name.to_owned(), value.to_owned())));

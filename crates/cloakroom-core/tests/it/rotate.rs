@@ -1,7 +1,7 @@
 //! `rotate`: a new id, and where the old one leads.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use cloakroom_core::{Clock, Engine, ErrorKind, Settings, SystemRandom};
 
@@ -20,8 +20,7 @@ impl Clock for SetClock {
 async fn the_old_id_leads_to_the_new_one_for_a_while() {
     let now = Arc::new(AtomicI64::new(1000));
     let clock = Arc::new(SetClock(Arc::clone(&now)));
-    let engine =
-        Engine::from_parts(Arc::new(memory()), Settings::php(), clock, Arc::new(SystemRandom)).unwrap();
+    let engine = Engine::from_parts(Arc::new(memory()), Settings::php(), clock, Arc::new(SystemRandom)).unwrap();
     let mut visitor = Visitor::with_session(&engine).await;
     let mut late = visitor.clone();
     let session = visitor.begin();

@@ -75,7 +75,13 @@ async fn a_change_that_changes_nothing_writes_nothing() {
     let mut visitor = Visitor::new(&engine);
     let session = visitor.begin();
     assert!(!session.update(|s| s.remove("n")).await.unwrap());
-    session.update(|s| Ok(s.clear())).await.unwrap();
+    session
+        .update(|s| {
+            s.clear();
+            Ok(())
+        })
+        .await
+        .unwrap();
     assert!(lines(&visitor.finish(session).await, "set-cookie").is_empty());
     assert_eq!(engine.store().as_list().unwrap().list(None, 10).await.unwrap().len(), 0);
 }
@@ -196,8 +202,8 @@ async fn a_session_has_a_largest_size() {
 async fn clones_share_one_state() {
     let engine = engine();
     let mut visitor = Visitor::new(&engine);
-    let (a, b) = (visitor.begin(), ());
-    let b = { let () = b; a.clone() };
+    let a = visitor.begin();
+    let b = a.clone();
     let (first, second) = tokio::join!(a.update(|s| s.set("a", &1)), b.update(|s| s.set("b", &2)));
     first.and(second).unwrap();
     visitor.finish(a).await;

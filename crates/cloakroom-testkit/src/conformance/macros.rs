@@ -3,7 +3,7 @@
 /// Runs the [conformance suite](crate::conformance) on a store: an expression that gives a
 /// [`Harness`](crate::conformance::Harness), a semicolon, and the groups of cases beyond the base that apply.
 ///
-/// ```ignore
+/// ```text
 /// cloakroom_testkit::store_conformance!(Fresh::new().await; list, sweep);
 /// ```
 ///

@@ -203,5 +203,5 @@ fn query_value(query: &str, name: &str) -> Option<Vec<u8>> {
     let decode = |text: &str| cookie::percent_decode(text.replace('+', " ").as_bytes());
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     // PHP keeps the last of several fields of the same name.
-    pairs.filter(|(field, _)| decode(field) == name.as_bytes()).last().map(|(_, value)| decode(value))
+    pairs.rev().find(|(field, _)| decode(field) == name.as_bytes()).map(|(_, value)| decode(value))
 }

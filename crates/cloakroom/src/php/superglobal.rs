@@ -50,13 +50,13 @@ impl Request {
                 self.superglobal_mut().set(key, &false)
             }
         };
-        self.done(result)
+        self.done(&result)
     }
 
     /// `unset($_SESSION[$key])`.
     pub fn unset(&mut self, key: impl AsKey) -> bool {
         let result = self.superglobal_mut().remove(key).map(drop);
-        self.done(result)
+        self.done(&result)
     }
 
     /// `serialize($_SESSION)`.
@@ -64,8 +64,8 @@ impl Request {
         Ok(self.superglobal().map(Bag::serialize_all).transpose()?)
     }
 
-    fn done(&mut self, result: Result<(), cloakroom_php::Error>) -> bool {
-        if let Err(error) = &result {
+    fn done(&mut self, result: &Result<(), cloakroom_php::Error>) -> bool {
+        if let Err(error) = result {
             self.warn(error.to_string());
         }
         result.is_ok()

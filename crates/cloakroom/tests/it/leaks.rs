@@ -94,10 +94,10 @@ async fn live(room: &Cloakroom, heard: &Heard, spoil: impl Fn(&str)) -> Vec<Stri
     let slow = begin(room, Some(&id));
     let read = slow.read().await.map(drop);
     begin(room, Some(&id)).destroy().await.unwrap();
-    if read.is_ok() {
-        if let Err(error) = slow.update(|s| s.set("n", &1)).await {
-            heard.error(&error);
-        }
+    if read.is_ok()
+        && let Err(error) = slow.update(|s| s.set("n", &1)).await
+    {
+        heard.error(&error);
     }
     heard.debug(room);
     heard.debug(room.engine());

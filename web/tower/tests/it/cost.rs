@@ -3,9 +3,9 @@
 use allocation_counter::measure;
 use axum::Router;
 use axum::routing::get;
-use cloakroom_testkit::Faulty;
 use cloakroom_core::{Engine, Settings};
 use cloakroom_store_memory::{MemoryConfig, MemoryStore};
+use cloakroom_testkit::Faulty;
 use tower::{Layer, Service};
 
 use crate::support::{layer, request};

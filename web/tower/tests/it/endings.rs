@@ -8,11 +8,16 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use cloakroom_core::{Engine, Session, Settings};
 use cloakroom_store_memory::{MemoryConfig, MemoryStore};
-use cloakroom_testkit::faulty::{Fault, Op};
 use cloakroom_testkit::Faulty;
+use cloakroom_testkit::faulty::{Fault, Op};
 use tokio::sync::Notify;
 
 use crate::support::{cookie, engine, layer, request, send, text};
+
+fn drop_and_panic(s: cloakroom_core::Started) -> Result<String, &'static str> {
+    let _held_while_unwinding = s;
+    panic!("the handler's own panic")
+}
 
 async fn count(session: Session) -> cloakroom_core::Result<String> {
     let mut s = session.start().await?;
@@ -44,8 +49,8 @@ async fn a_panic_and_a_lost_client_release_the_lock() {
             get(|session: Session| async move {
                 let mut s = session.start().await.unwrap();
                 s.set("n", &100).unwrap();
-                let none: Option<String> = None;
-                none.expect("the handler's own panic")
+                let s: Result<String, &str> = drop_and_panic(s);
+                s.unwrap()
             }),
         )
         .route(
