@@ -91,7 +91,6 @@ mod ours {
 mod peer {
     use axum::Router;
     use axum::routing::get;
-    use tower_sessions::session::Error;
     use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 
     type Answer = Result<String, String>;
@@ -106,26 +105,22 @@ mod peer {
         Router::new().route("/", route).route("/seed", get(seed)).layer(layer)
     }
 
-    fn failed(error: Error) -> String {
-        error.to_string()
-    }
-
     async fn seed(session: Session) -> Answer {
         for (key, text) in super::TEXTS {
-            session.insert(key, text).await.map_err(failed)?;
+            session.insert(key, text).await.map_err(|error| error.to_string())?;
         }
-        session.insert("user_id", 48_151).await.map_err(failed)?;
-        session.insert("n", 7).await.map_err(failed)?;
+        session.insert("user_id", 48_151).await.map_err(|error| error.to_string())?;
+        session.insert("n", 7).await.map_err(|error| error.to_string())?;
         Ok("7".into())
     }
 
     async fn read(session: Session) -> Answer {
-        Ok(session.get::<i64>("n").await.map_err(failed)?.unwrap_or(0).to_string())
+        Ok(session.get::<i64>("n").await.map_err(|error| error.to_string())?.unwrap_or(0).to_string())
     }
 
     async fn changed(session: Session) -> Answer {
-        let n = session.get::<i64>("n").await.map_err(failed)?.unwrap_or(0) + 1;
-        session.insert("n", n).await.map_err(failed)?;
+        let n = session.get::<i64>("n").await.map_err(|error| error.to_string())?.unwrap_or(0) + 1;
+        session.insert("n", n).await.map_err(|error| error.to_string())?;
         Ok(n.to_string())
     }
 }

@@ -101,8 +101,8 @@ impl Random {
 
     fn words(&mut self, count: usize) -> String {
         const WORDS: [&str; 16] = [
-            "wool", "coat", "grey", "lining", "Loden", "button", "café", "sleeve", "pocket", "of", "the", "with", "two",
-            "linen", "scarf", "winter",
+            "wool", "coat", "grey", "lining", "Loden", "button", "café", "sleeve", "pocket", "of", "the", "with",
+            "two", "linen", "scarf", "winter",
         ];
         let words: Vec<_> = (0..count).map(|_| WORDS[self.below(WORDS.len())]).collect();
         words.join(" ")
@@ -225,11 +225,8 @@ fn framework() -> Session {
         ("history", Node::List(history)),
         ("last", Node::Alias("last")),
     ];
-    let meta = vec![
-        ("created", Node::Int(1_764_000_000)),
-        ("updated", Node::Int(1_764_000_360)),
-        ("lifetime", Node::Int(0)),
-    ];
+    let meta =
+        vec![("created", Node::Int(1_764_000_000)), ("updated", Node::Int(1_764_000_360)), ("lifetime", Node::Int(0))];
     vec![
         ("attributes", Node::Map(attributes)),
         ("meta", Node::Map(meta)),

@@ -131,9 +131,10 @@ pub fn markdown(head: &[String], rows: &[Vec<String>]) -> String {
         });
         format!("|{}|\n", cells.collect::<Vec<_>>().join("|"))
     };
-    let rule = widths.iter().enumerate().map(|(at, width)| {
-        if at == 0 { "-".repeat(width + 2) } else { format!("{}:", "-".repeat(width + 1)) }
-    });
+    let rule = widths
+        .iter()
+        .enumerate()
+        .map(|(at, width)| if at == 0 { "-".repeat(width + 2) } else { format!("{}:", "-".repeat(width + 1)) });
     let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
     line(head) + &rule + &rows.iter().map(|row| line(row)).collect::<String>()
 }

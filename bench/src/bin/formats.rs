@@ -13,8 +13,8 @@ use cloakroom_bench::shapes::{Dense, Framework, Login, Shape, Shopper, Texts};
 use cloakroom_bench::timing::{Contender, Taken, interleaved, markdown, three};
 use cloakroom_php::{Bag, Format, Value};
 use phpserz::PhpDeserializer;
-use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// Our columns.
 const OURS: [(&str, Format); 3] =
@@ -25,9 +25,15 @@ const OTHERS: [&str; 6] =
 
 /// What is measured: its name, and what each contender does for it.
 const OPERATIONS: [(&str, &str); 6] = [
-    ("index", "stored bytes to something that can be asked for keys, everything checked; others skip through all of it (`IgnoredAny`), PHP decodes"),
+    (
+        "index",
+        "stored bytes to something that can be asked for keys, everything checked; others skip through all of it (`IgnoredAny`), PHP decodes",
+    ),
     ("get", "stored bytes to the value of the last key, an integer; others by a struct with that one field"),
-    ("splice", "stored bytes to stored bytes with that integer changed; php_serde by the whole struct, serde_json by its `Value`"),
+    (
+        "splice",
+        "stored bytes to stored bytes with that integer changed; php_serde by the whole struct, serde_json by its `Value`",
+    ),
     ("encode", "the whole session from structs to bytes; PHP from its arrays and objects"),
     ("decode to structs", "stored bytes to structs by serde"),
     ("decode to values", "stored bytes to a tree of values"),
@@ -126,9 +132,8 @@ fn contenders<'a, S: Shape + 'a>(
     list.extend(peers::<S>(operation, corpus)?);
     if let Some(php) = php {
         let operation = match operation {
-            "index" => "decode",
+            "index" | "decode to values" => "decode",
             "decode to structs" => return Ok(list),
-            "decode to values" => "decode",
             other => other,
         };
         let ways = [("PHP php", "php"), ("PHP php_serialize", "php_serialize")];

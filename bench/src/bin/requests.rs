@@ -56,9 +56,8 @@ fn main() -> Result<()> {
     }
     let taken = interleaved(&mut contenders, rounds, Duration::from_millis(10))?;
     let bare = taken.first().map_or(f64::NAN, |bare| bare.seconds);
-    let rows = taken.iter().map(|one| {
-        vec![one.name.to_owned(), three(one.seconds * 1e6), three((one.seconds - bare) * 1e6)]
-    });
+    let rows =
+        taken.iter().map(|one| vec![one.name.to_owned(), three(one.seconds * 1e6), three((one.seconds - bare) * 1e6)]);
     let head = ["application", "us a request", "beyond bare"].map(str::to_owned);
     println!("Medians of {rounds} rounds that take turns.\n\n{}", markdown(&head, &rows.collect::<Vec<_>>()));
     Ok(())

@@ -45,7 +45,7 @@ const VARIANTS: [Variant; 12] = [
 
 /// One variant while it takes part.
 struct Candidate {
-    variant: &'static Variant,
+    what: &'static Variant,
     server: server::Child,
     load: Load,
     rounds: Vec<Round>,
@@ -66,10 +66,10 @@ struct Options {
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let [mode, name, directory] = &arguments[..] {
-        if mode == "serve" {
-            return server::serve(name, Path::new(directory));
-        }
+    if let [mode, name, directory] = &arguments[..]
+        && mode == "serve"
+    {
+        return server::serve(name, Path::new(directory));
     }
     let mut options = Options { seconds: 1.0, rounds: 9, only: String::new() };
     for pair in arguments.chunks(2) {
@@ -95,7 +95,7 @@ async fn run(options: &Options, pinned: bool) -> Result<()> {
         }
         let server = server::Child::start(variant.name, directory.path(), pinned)?;
         let load = Load::connect(server.port).await?;
-        candidates.push(Candidate { variant, server, load, rounds: Vec::new() });
+        candidates.push(Candidate { what: variant, server, load, rounds: Vec::new() });
     }
     for round in 0..=options.rounds {
         for candidate in &mut candidates {
@@ -108,7 +108,7 @@ async fn run(options: &Options, pinned: bool) -> Result<()> {
         }
     }
     for candidate in &mut candidates {
-        candidate.load.check(candidate.variant.changes).await?;
+        candidate.load.check(candidate.what.changes).await?;
     }
     println!(
         "{} connections, each with a session of its own; medians of {} rounds of {} s that take turns; {}.\n",
@@ -145,13 +145,13 @@ fn table(candidates: &[Candidate]) -> String {
     let Some(bare) = candidates.first() else { return String::new() };
     let rows = candidates.iter().map(|one| {
         vec![
-            one.variant.name.to_owned(),
+            one.what.name.to_owned(),
             format!("{:.0}", one.median(|round| round.rate)),
             three(one.median(|round| round.micros)),
             format!("{:.0} %", one.median(|round| round.busy) * 100.0),
             format!("{:.3}", one.beside(bare, |own, bare| own.rate / bare.rate)),
             format!("{:.3}", one.beside(bare, |own, bare| bare.micros / own.micros)),
-            one.variant.target.map_or(String::new(), |target| format!("{target:.2}")),
+            one.what.target.map_or(String::new(), |target| format!("{target:.2}")),
         ]
     });
     markdown(&head.map(str::to_owned), &rows.collect::<Vec<_>>())

@@ -8,7 +8,7 @@ use cloakroom_bench::{Result, apps};
 
 /// A server in a process of its own.
 pub(crate) struct Child {
-    child: std::process::Child,
+    process: std::process::Child,
     pub(crate) pid: u32,
     pub(crate) port: u16,
 }
@@ -26,19 +26,19 @@ impl Child {
             Command::new(own)
         };
         command.arg("serve").arg(name).arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut process = command.spawn()?;
         let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
+        BufReader::new(process.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
         let port = line.trim().parse().map_err(|_| format!("the server {name} did not start"))?;
-        Ok(Child { pid: child.id(), child, port })
+        Ok(Child { pid: process.id(), process, port })
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         // It may have ended by itself; either way it is gone afterwards.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
