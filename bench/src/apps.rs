@@ -44,7 +44,7 @@ async fn bare() -> String {
     7.to_string()
 }
 
-/// The session's texts, beside the counter `n`: with it about 400 bytes.
+/// The session's texts, beside the counter `n`: with it about 300 bytes.
 const TEXTS: [(&str, &str); 7] = [
     ("user", "ada.lovelace"),
     ("email", "ada.lovelace@example.org"),
