@@ -19,6 +19,11 @@ async fn visits(session: Session) -> cloakroom::Result<String> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // What goes wrong is logged, never sent to the visitor.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
     let directory = std::env::temp_dir().join("cloakroom-hello");
     std::fs::create_dir_all(&directory)?;
     let room = Cloakroom::connect(&format!("files://{}", directory.display())).await?;

@@ -137,6 +137,11 @@ fn app(room: &Cloakroom) -> Router {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // What goes wrong is logged, never sent to the visitor.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
     let mut listen = String::from("127.0.0.1:8082");
     let mut store = String::from("memory:");
     let mut arguments = std::env::args().skip(1);

@@ -85,6 +85,11 @@ async fn answer(run: ops::Run, results: &Value) -> Response {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // What goes wrong is logged, never sent to the visitor.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
     let mut listen = String::from("127.0.0.1:8083");
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

@@ -63,6 +63,10 @@ impl Gauge {
         took
     }
 
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
+    }
+
     pub(crate) fn slow(&self) -> u64 {
         self.slow.load(Ordering::Relaxed)
     }

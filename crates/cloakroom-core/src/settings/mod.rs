@@ -85,7 +85,8 @@ pub struct Settings {
     pub serialize_precision: i64,
     /// Settings of handlers (`redis.session.*`, `memcached.*`) and those without effect here, by their full name.
     pub other: BTreeMap<String, String>,
-    /// How long one request may talk to the store in all. cloakroom's own; 250 ms.
+    /// How long one request may talk to the store in all, where it is talked to: over a network, not on a local file
+    /// system. cloakroom's own; 250 ms.
     pub io_timeout: Duration,
     /// How long `start` waits for others. cloakroom's own; 30 s.
     pub start_wait: Duration,

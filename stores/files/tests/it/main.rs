@@ -6,6 +6,8 @@ mod basics;
 #[cfg(test)]
 mod child;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod disk;
