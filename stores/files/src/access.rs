@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use cloakroom_core::store::{Claim, Record, Version};
@@ -24,6 +25,8 @@ pub(crate) struct Inner {
     pub(crate) site: Site,
     pub(crate) gauge: Gauge,
     pub(crate) walk: Walk,
+    /// How many calls wait for locks.
+    pub(crate) waiting: AtomicUsize,
 }
 
 /// A session file whose exclusive lock is held; in order, and not expired.
@@ -265,7 +268,7 @@ impl Inner {
                 Step::Done(answer) => return Ok(answer),
                 Step::Large(there) => (large, opened) = (true, Some(there)),
                 Step::Busy(Opened { file, made, .. }, inode) => {
-                    let file = lock::wait(file, inode, deadline, self.site.config.lock_threads).await?;
+                    let file = lock::wait(file, inode, deadline, self.site.config.lock_threads, &self.waiting).await?;
                     opened = Some(Opened { file, made, locked: true, waited: true });
                 }
                 Step::Again if Instant::now() >= deadline.wait_until() => return Err(Error::locked(begun.elapsed())),

@@ -30,9 +30,9 @@ impl FilesStore {
         match *self {}
     }
 
-    /// How many requests of this process wait for locks of session files.
-    pub fn waiting() -> usize {
-        0
+    /// How many calls wait for locks of session files.
+    pub fn waiting(&self) -> usize {
+        match *self {}
     }
 }
 

@@ -63,31 +63,35 @@ pub(crate) fn has_line(inode: Inode) -> bool {
     lines().get(&inode).is_some_and(|line| !line.waiters.is_empty())
 }
 
-/// How many wait for this file; for tests and metrics.
-pub(crate) fn waiting() -> usize {
-    WAITING.load(Ordering::Relaxed)
-}
-
 /// Waits for the lock of `file`. What is returned holds it; it may be another descriptor of the same file.
-pub(crate) async fn wait(file: OwnedFd, inode: Inode, deadline: &Deadline, threads: usize) -> Result<OwnedFd> {
+pub(crate) async fn wait(
+    file: OwnedFd,
+    inode: Inode,
+    deadline: &Deadline,
+    threads: usize,
+    waiting: &AtomicUsize,
+) -> Result<OwnedFd> {
     let begun = Instant::now();
-    let place = Place::take(inode);
+    let place = Place::take(inode, waiting);
     let granted = timeout_at(deadline.wait_until(), place.granted(file, threads)).await;
     granted.unwrap_or_else(|_| Err(Error::locked(begun.elapsed())))
 }
 
 /// A place in a line; dropping it leaves the line.
-struct Place {
+struct Place<'a> {
     inode: Inode,
     called: Arc<Notify>,
+    /// How many wait in the same store.
+    waiting: &'a AtomicUsize,
 }
 
-impl Place {
-    fn take(inode: Inode) -> Place {
+impl<'a> Place<'a> {
+    fn take(inode: Inode, waiting: &'a AtomicUsize) -> Place<'a> {
         let called = Arc::new(Notify::new());
         WAITING.fetch_add(1, Ordering::Relaxed);
         lines().entry(inode).or_default().waiters.push_back(Arc::clone(&called));
-        Place { inode, called }
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Place { inode, called, waiting }
     }
 
     async fn granted(&self, file: OwnedFd, threads: usize) -> Result<OwnedFd> {
@@ -136,9 +140,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         WAITING.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut lines = lines();
         let Some(line) = lines.get_mut(&self.inode) else { return };
         let was_head = line.waiters.front().is_some_and(|head| Arc::ptr_eq(head, &self.called));

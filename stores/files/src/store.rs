@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::ready;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::config::{Durability, FilesConfig};
 use crate::file::{self, Inode, Seen, Site, Target, failed, try_flock};
 use crate::gauge::{Gauge, SMALL};
 use crate::sweep::Walk;
-use crate::{aside, lock, write};
+use crate::{aside, write};
 
 /// Two reads beside a writer have to lie so far apart.
 const APART: Duration = Duration::from_millis(2);
@@ -56,7 +57,7 @@ impl FilesStore {
         let gauge = Gauge::new(&config);
         let site = Site::new(config);
         site.directory_is_there()?;
-        Ok(FilesStore { inner: Arc::new(Inner { site, gauge, walk: Walk::default() }) })
+        Ok(FilesStore { inner: Arc::new(Inner { site, gauge, walk: Walk::default(), waiting: AtomicUsize::new(0) }) })
     }
 
     /// Opens a directory of sessions with PHP's defaults.
@@ -74,9 +75,9 @@ impl FilesStore {
         self.inner.gauge.slow()
     }
 
-    /// How many requests of this process wait for locks of session files.
-    pub fn waiting() -> usize {
-        lock::waiting()
+    /// How many calls wait for locks of session files.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

@@ -100,13 +100,14 @@ async fn a_reader_does_not_take_half_a_write_for_a_session() {
     let path = room.path("a");
     let writer = std::thread::spawn(move || {
         let file = std::fs::File::options().write(true).open(path).unwrap();
-        file.lock().unwrap();
         for round in 0..60_u8 {
+            file.lock().unwrap();
             let letter = [b'c' + round % 20];
             file.write_all_at(&letter.repeat(40), 0).unwrap();
             std::thread::sleep(Duration::from_millis(5));
             file.write_all_at(&letter.repeat(40), 40).unwrap();
             std::thread::sleep(Duration::from_millis(20));
+            file.unlock().unwrap();
         }
     });
     std::thread::sleep(Duration::from_millis(20));

@@ -7,13 +7,9 @@ use std::time::{Duration, Instant};
 use cloakroom_core::ErrorKind;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{Deadline, Store};
-use cloakroom_store_files::FilesStore;
 
 use crate::child;
 use crate::util::{LIFE, Room, Talking, key, payload, php, version, wait};
-
-/// The waiters of the process are counted together, so that tests which look at them take turns.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -32,7 +28,6 @@ fn holder(room: &Room) -> Talking {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_come_first_served() {
-    let _turn = TURN.lock().await;
     let room = Arc::new(Room::new());
     room.create("a", "x").await.unwrap();
     for kind in ["ours", "of another process"] {
@@ -41,27 +36,26 @@ async fn first_come_first_served() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..20 {
-            let (room, order) = (Arc::clone(&room), Arc::clone(&order));
+            let (ours, order) = (Arc::clone(&room), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                let lease = room.lock("a", Claim::Existing).await.unwrap().unwrap().lease;
+                let lease = ours.lock("a", Claim::Existing).await.unwrap().unwrap().lease;
                 order.lock().unwrap().push(number);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 lease.release().await;
             }));
-            until("the waiter stands in line", || FilesStore::waiting() == number + 1).await;
+            until("the waiter stands in line", || room.store.waiting() == number + 1).await;
         }
         drop((ours, theirs));
         for task in tasks {
             task.await.unwrap();
         }
         assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>(), "{kind}");
-        assert_eq!(FilesStore::waiting(), 0);
+        assert_eq!(room.store.waiting(), 0);
     }
 }
 
 #[tokio::test]
 async fn waiting_has_a_limit_and_takes_nothing_from_others() {
-    let _turn = TURN.lock().await;
     let room = Arc::new(Room::new());
     room.create("a", "x").await.unwrap();
     room.create("b", "x").await.unwrap();
@@ -98,14 +92,13 @@ async fn waiting_has_a_limit_and_takes_nothing_from_others() {
     assert!(count > 100 && most < Duration::from_millis(5), "{count} commits of another session, 90 % in {most:?}");
     assert!(begun.elapsed() < Duration::from_millis(1500));
     assert!(deadline.io_left() > Duration::from_secs(3), "waiting, 30 s in all, is not charged");
-    assert_eq!(FilesStore::waiting(), 0);
+    assert_eq!(room.store.waiting(), 0);
     drop(lease);
     room.commit("a", Expect::Any, payload("y")).await.unwrap();
 }
 
 #[tokio::test]
 async fn whoever_leaves_gives_the_place_to_the_next() {
-    let _turn = TURN.lock().await;
     let room = Arc::new(Room::new());
     room.create("a", "x").await.unwrap();
     let holder = holder(&room);
@@ -114,15 +107,15 @@ async fn whoever_leaves_gives_the_place_to_the_next() {
         tokio::spawn(async move { room.store.lock(&key("a"), Claim::Existing, &wait(limit)).await })
     };
     let first = spawn(20_000);
-    until("one waits", || FilesStore::waiting() == 1).await;
+    until("one waits", || room.store.waiting() == 1).await;
     // The head has asked a thread by now.
     tokio::time::sleep(Duration::from_millis(30)).await;
     let second = spawn(20_000);
     let third = spawn(20_000);
-    until("three wait", || FilesStore::waiting() == 3).await;
+    until("three wait", || room.store.waiting() == 3).await;
     first.abort();
     second.abort();
-    until("one waits", || FilesStore::waiting() == 1).await;
+    until("one waits", || room.store.waiting() == 1).await;
     drop(holder);
     let locked = tokio::time::timeout(Duration::from_secs(5), third).await.expect("handed on").unwrap();
     drop(locked.unwrap().unwrap());
@@ -130,10 +123,10 @@ async fn whoever_leaves_gives_the_place_to_the_next() {
     // Nobody is left: what arrives late is released.
     let holder = self::holder(&room);
     let only = spawn(20_000);
-    until("one waits", || FilesStore::waiting() == 1).await;
+    until("one waits", || room.store.waiting() == 1).await;
     tokio::time::sleep(Duration::from_millis(30)).await;
     only.abort();
-    until("none waits", || FilesStore::waiting() == 0).await;
+    until("none waits", || room.store.waiting() == 0).await;
     drop(holder);
     tokio::time::sleep(Duration::from_millis(50)).await;
     let locked = room.store.lock(&key("a"), Claim::Existing, &wait(1000)).await.unwrap();
@@ -143,7 +136,6 @@ async fn whoever_leaves_gives_the_place_to_the_next() {
 /// Without a free thread the head tries again and again.
 #[tokio::test]
 async fn more_busy_sessions_than_threads() {
-    let _turn = TURN.lock().await;
     let room = Room::with(|config| config.lock_threads(0));
     room.create("a", "x").await.unwrap();
     let holder = holder(&room);
@@ -159,7 +151,6 @@ async fn more_busy_sessions_than_threads() {
 /// The logout race: PHP serves the session that was destroyed while it waited.
 #[tokio::test]
 async fn after_waiting_the_path_must_still_lead_to_the_file() {
-    let _turn = TURN.lock().await;
     let room = Room::new();
     for claim in [Claim::Existing, Claim::Either] {
         for made_anew in [false, true] {
@@ -167,7 +158,7 @@ async fn after_waiting_the_path_must_still_lead_to_the_file() {
             room.create("a", "logged in").await.unwrap();
             let lease = room.lock("a", Claim::Existing).await.unwrap().unwrap().lease;
             let destroy = async {
-                until("one waits", || FilesStore::waiting() == 1).await;
+                until("one waits", || room.store.waiting() == 1).await;
                 fs::remove_file(room.path("a")).unwrap();
                 if made_anew {
                     room.plant("a", "another");
@@ -188,7 +179,7 @@ async fn after_waiting_the_path_must_still_lead_to_the_file() {
     room.create("a", "x").await.unwrap();
     let lease = room.lock("a", Claim::Existing).await.unwrap().unwrap().lease;
     let move_away = async {
-        until("one waits", || FilesStore::waiting() == 1).await;
+        until("one waits", || room.store.waiting() == 1).await;
         fs::rename(room.path("a"), room.path("b")).unwrap();
         lease.release().await;
     };
@@ -199,7 +190,6 @@ async fn after_waiting_the_path_must_still_lead_to_the_file() {
 
 #[tokio::test]
 async fn a_removal_does_not_wait_for_ever_and_leaves_nothing_to_who_waits() {
-    let _turn = TURN.lock().await;
     let room = Room::new();
     room.create("a", "x").await.unwrap();
     let holder = holder(&room);
@@ -236,7 +226,6 @@ async fn a_removal_does_not_wait_for_ever_and_leaves_nothing_to_who_waits() {
 /// A removal between the opening of a file and its lock, which only the look after the lock shows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_and_a_removal_at_once() {
-    let _turn = TURN.lock().await;
     let room = Room::new();
     let handle = tokio::runtime::Handle::current();
     let mut first = 0;
