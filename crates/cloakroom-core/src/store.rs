@@ -43,7 +43,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Carries out `put` if `expect` holds, both in one atomic step.
     ///
-    /// It waits while somebody else holds the lock. An error leaves the old record as it was, or says
+    /// It waits while somebody else holds the lock; only a [`Put::Touch`], which changes no data, need not. A record whose
+    /// life ends while its holder is at work is absent for others, is not swept, and can still be written by him. An error leaves the old record as it was, or says
     /// [`or_maybe_applied`](crate::Error::or_maybe_applied) where the reply was lost; the store itself never
     /// tries a second time then. A lease is released by the commit, also by one that fails.
     fn commit(

@@ -157,7 +157,9 @@ impl Site {
     pub(crate) fn glance(&self, target: &Target, largest: u64, also_unlocked: bool) -> Result<Glance> {
         loop {
             let Some(file) = self.open(target, OFlags::RDONLY)? else { return Ok(Glance::Absent) };
-            let locked = try_flock(&file, FlockOperation::NonBlockingLockShared)?;
+            // The kernel lets readers in for as long as there are any; who waits to write would wait for ever.
+            let gives_way = lock::anybody_waits() && lock::has_line(self.look(&file)?.inode);
+            let locked = !gives_way && try_flock(&file, FlockOperation::NonBlockingLockShared)?;
             let seen = self.look(&file)?;
             if seen.unlinked {
                 continue;
@@ -220,6 +222,8 @@ impl Inner {
             return Err(Error::unavailable("the time for talking to the store is used up"));
         }
         if !large && let Some(begun) = self.gauge.inline() {
+            // Calls that are always done at once would never let another task have the thread.
+            tokio::task::coop::consume_budget().await;
             let answer = work(self, self.gauge.largest());
             let took = self.gauge.note(begun);
             if talks {

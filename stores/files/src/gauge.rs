@@ -12,7 +12,10 @@ use crate::config::{FilesConfig, Io};
 pub(crate) const SMALL: u64 = 64 * 1024;
 /// A call that took longer was a slow one.
 const SLOW: Duration = Duration::from_millis(1);
-/// For so long everything goes to the pool after a slow call.
+/// So many of the last 64 calls have to be slow: on a busy machine a single one only shows that the thread had to wait
+/// for a processor, and a thread of the pool would have had to wait as well.
+const SLOW_CALLS: u32 = 4;
+/// For so long everything goes to the pool then.
 const PENALTY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -23,13 +26,16 @@ pub(crate) struct Gauge {
     born: Instant,
     /// In nanoseconds since `born`; 0 for never.
     pool_until: AtomicU64,
+    /// The last 64 calls, one bit each: 1 for a slow one. A bit that is lost in a race does no harm.
+    recent: AtomicU64,
     slow: AtomicU64,
 }
 
 impl Gauge {
     pub(crate) fn new(config: &FilesConfig) -> Gauge {
         let local = is_local(config);
-        Gauge { io: config.io, local, born: Instant::now(), pool_until: AtomicU64::new(0), slow: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Gauge { io: config.io, local, born: Instant::now(), pool_until: zero(), recent: zero(), slow: zero() }
     }
 
     /// When an inline call begins; `None` if it has to go to the pool.
@@ -55,10 +61,16 @@ impl Gauge {
     pub(crate) fn note(&self, begun: Instant) -> Duration {
         let now = Instant::now();
         let took = now - begun;
-        if took > SLOW {
+        let is_slow = took > SLOW;
+        let recent = self.recent.load(Ordering::Relaxed) << 1 | u64::from(is_slow);
+        self.recent.store(recent, Ordering::Relaxed);
+        if is_slow {
             self.slow.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(?took, "a call to the file system was slow; the next ones go to the blocking pool");
-            self.pool_until.store(nanos(now + PENALTY - self.born), Ordering::Relaxed);
+            if recent.count_ones() >= SLOW_CALLS {
+                tracing::debug!(?took, "the file system is slow; the next calls go to the blocking pool");
+                self.recent.store(0, Ordering::Relaxed);
+                self.pool_until.store(nanos(now + PENALTY - self.born), Ordering::Relaxed);
+            }
         }
         took
     }
@@ -111,14 +123,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_call_moves_the_store_to_the_pool() {
+    fn slow_calls_move_the_store_to_the_pool() {
         let gauge = Gauge::new(&FilesConfig::new("/"));
         let begun = gauge.inline().unwrap();
-        gauge.note(begun);
-        assert!(gauge.inline().is_some());
-        gauge.note(begun.checked_sub(2 * SLOW).unwrap());
+        let long_ago = begun.checked_sub(2 * SLOW).unwrap();
+        for _ in 1..SLOW_CALLS {
+            gauge.note(long_ago);
+            gauge.note(Instant::now());
+            assert!(gauge.inline().is_some());
+        }
+        gauge.note(long_ago);
         assert!(gauge.inline().is_none());
-        assert_eq!(gauge.slow(), 1);
+        assert_eq!(gauge.slow(), u64::from(SLOW_CALLS));
         gauge.pool_until.store(1, Ordering::Relaxed);
         assert!(gauge.inline().is_some());
         assert!(Gauge::new(&FilesConfig::new("/").io(Io::Pool)).inline().is_none());

@@ -21,7 +21,7 @@ use crate::config::{Durability, FilesConfig};
 use crate::file::{self, Inode, Seen, Site, Target, failed, try_flock};
 use crate::gauge::{Gauge, SMALL};
 use crate::sweep::Walk;
-use crate::{aside, write};
+use crate::{aside, lock, write};
 
 /// Two reads beside a writer have to lie so far apart.
 const APART: Duration = Duration::from_millis(2);
@@ -314,8 +314,9 @@ fn carry_out(site: &Site, target: &Target, held: &Held, old: &Bytes, put: &Put) 
 fn touch(site: &Site, target: &Target, ttl: Duration, in_any_case: bool) -> Result<Option<Outcome>> {
     loop {
         let Some(file) = site.open(target, OFlags::RDONLY)? else { return Ok(Some(Outcome::Gone)) };
-        // Keeps sweepers away for the moment.
-        let locked = try_flock(&file, FlockOperation::NonBlockingLockShared)?;
+        // Keeps sweepers away for the moment; who waits to write goes first.
+        let gives_way = lock::anybody_waits() && lock::has_line(site.look(&file)?.inode);
+        let locked = !gives_way && try_flock(&file, FlockOperation::NonBlockingLockShared)?;
         let seen = site.look(&file)?;
         if seen.unlinked {
             continue;

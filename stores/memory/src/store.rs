@@ -78,12 +78,15 @@ impl Store for MemoryStore {
     }
 
     async fn load(&self, key: &Key, _: &Deadline) -> Result<Option<Record>> {
+        // A call that is always done at once would never let another task have the thread.
+        tokio::task::coop::consume_budget().await;
         let now = Instant::now();
         let shard = self.table.shard(key);
         Ok(shard.get(key).filter(|stored| stored.is_alive(now)).map(|stored| stored.seen(now)))
     }
 
     async fn lock(&self, key: &Key, claim: Claim, deadline: &Deadline) -> Result<Option<Locked>> {
+        tokio::task::coop::consume_budget().await;
         let (mut lease, mut swept) = (None, false);
         loop {
             match self.try_lock(key, claim, &mut lease) {
@@ -95,6 +98,7 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, key: &Key, expect: Expect<'_>, put: Put, deadline: &Deadline) -> Result<Outcome> {
+        tokio::task::coop::consume_budget().await;
         let (expect, mut lease) = match expect {
             Expect::Absent => (Want::Absent, None),
             Expect::Any => (Want::Any, None),
