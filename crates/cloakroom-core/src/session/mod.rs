@@ -181,12 +181,13 @@ impl Session {
         if !self.is_touched() {
             return Ok(());
         }
+        // First the state, so that a `start` that is under way in a task is not overlooked.
+        let mut state = self.shared.state.lock().await;
         let open = {
             let mut open = self.open();
             let next = if matches!(*open, Open::Guarded | Open::Detached) { Open::Detached } else { Open::No };
             std::mem::replace(&mut *open, next)
         };
-        let mut state = self.shared.state.lock().await;
         let written = match open {
             Open::Returned(opened) => opened.close(&mut state).await,
             _ => Ok(()),

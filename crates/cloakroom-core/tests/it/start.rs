@@ -146,6 +146,44 @@ async fn a_guard_that_outlives_the_head_is_written_by_a_task() {
     assert_eq!(session.update(|s| s.set("n", &1)).await.unwrap_err().kind(), ErrorKind::Misuse);
 }
 
+/// Found with nobody left to write it: such a guard handed its data back to a request that had already ended.
+#[tokio::test]
+async fn a_start_after_the_head_is_written_by_a_task() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    visitor.finish(session.clone()).await;
+    let mut s = session.start().await.unwrap();
+    s.set("n", &8).unwrap();
+    drop(s);
+    engine.shutdown().await;
+    assert_eq!(visitor.get("n").await, Some(8));
+}
+
+#[tokio::test]
+async fn a_start_that_a_task_waits_for_while_the_request_ends_is_written() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let held = visitor.begin().start().await.unwrap();
+    let session = visitor.begin();
+    let inner = session.clone();
+    let task = tokio::spawn(async move {
+        let mut s = inner.start().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        s.set("n", &8).unwrap();
+    });
+    tokio::task::yield_now().await;
+    let mut ending = visitor.clone();
+    let ending = tokio::spawn(async move { ending.finish(session).await });
+    tokio::task::yield_now().await;
+    held.write_close().await.unwrap();
+    ending.await.unwrap();
+    task.await.unwrap();
+    engine.shutdown().await;
+    assert_eq!(visitor.clone().get("n").await, Some(8));
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiting_has_a_limit() {
     let engine = engine();
