@@ -1,7 +1,9 @@
 //! The guard of an open session: PHP's `$_SESSION` and the functions that end it.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::ops::{Deref, DerefMut};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cloakroom_php::Bag;
@@ -262,19 +264,30 @@ impl Drop for Started {
             Open::Guarded => *open = Open::Returned(opened),
             Open::Detached => {
                 *open = Open::No;
+                drop(open);
                 let session = self.session.clone();
                 let engine = session.shared.engine.clone();
-                engine.spawn(async move {
+                let mut work = Box::pin(async move {
                     let tag = opened.id.tag();
                     let mut state = session.shared.state.lock().await;
+                    next_poll().await;
                     if let Err(error) = opened.close(&mut state).await {
                         tracing::error!(session = %tag, %error, "a session that outlived its request was not written");
                     }
                 });
+                // Takes the state, or queues for it, at once: a verb that came first would wait for this very lock.
+                let _ = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                engine.spawn(work);
             }
             Open::No | Open::Returned(_) | Open::Cancelled => {}
         }
     }
+}
+
+/// Ends the poll that it is first met in. Whoever made that poll sees to the next.
+async fn next_poll() {
+    let mut met = false;
+    poll_fn(|_| if std::mem::replace(&mut met, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl fmt::Debug for Started {

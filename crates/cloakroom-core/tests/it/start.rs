@@ -161,6 +161,19 @@ async fn a_start_after_the_head_is_written_by_a_task() {
     assert_eq!(visitor.get("n").await, Some(8));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_verb_after_a_guard_that_outlived_the_head_does_not_wait_for_it() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    let mut s = session.start().await.unwrap();
+    visitor.finish(session.clone()).await;
+    s.set("n", &8).unwrap();
+    drop(s);
+    session.update(|s| s.set("m", &1)).await.unwrap();
+    assert_eq!((visitor.get("n").await, visitor.get("m").await), (Some(8), Some(1)));
+}
+
 #[tokio::test]
 async fn a_start_that_a_task_waits_for_while_the_request_ends_is_written() {
     let engine = engine();
