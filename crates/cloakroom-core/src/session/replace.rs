@@ -4,7 +4,7 @@ use super::Session;
 use super::state::{Found, State};
 use super::update::{NEW_IDS, unexpected};
 use crate::store::{Claim, Expect, Outcome, Payload, Put, Record};
-use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, moved};
+use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, Settings, moved};
 
 impl Session {
     /// Gives the session a new id, for periodic renewal. The browser gets it with this response; requests that are
@@ -91,15 +91,22 @@ async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated>
         }
         outcome => {
             // The old session lives on or is gone: the copy must not.
-            let removed = state.engine.store().commit(&Key::from_id(&new), Expect::Any, Put::Remove, &deadline).await;
-            if let Err(error) = removed {
-                tracing::warn!(%error, "the copy of a session that was not rotated stays until it expires");
-            }
+            remove_copy(&state.engine, &Key::from_id(&new), Expect::Any).await;
             match outcome? {
                 Outcome::Gone => Ok(Rotated::Absent),
                 outcome => Err(unexpected(&outcome)),
             }
         }
+    }
+}
+
+/// Removes the record under a new id that the session does not move to. It has limits of its own, since those of the
+/// request may be what made the move fail.
+pub(super) async fn remove_copy(engine: &Engine, new: &Key, expect: Expect<'_>) {
+    let Settings { io_timeout, update_wait, .. } = *engine.settings();
+    let deadline = Deadline::new(io_timeout, update_wait);
+    if let Err(error) = engine.store().commit(new, expect, Put::Remove, &deadline).await {
+        tracing::warn!(%error, "the record under the new id of a session that did not move stays until it expires");
     }
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use cloakroom_php::Bag;
 
+use super::replace::remove_copy;
 use super::state::{Found, State};
 use super::update::{NEW_IDS, unexpected};
 use super::{Open, Session};
@@ -198,12 +199,17 @@ async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, dead
         let key = Key::from_id(&id);
         match engine.store().lock(&key, Claim::New, &deadline).await {
             Ok(Some(locked)) => {
-                return match engine.store().commit(&old, Expect::Held(held), put, &deadline).await? {
-                    Outcome::Done(_) | Outcome::Removed(_) | Outcome::Gone => {
-                        Ok(Exchanged::New { id, key, lease: locked.lease })
+                let failure = match engine.store().commit(&old, Expect::Held(held), put, &deadline).await {
+                    Ok(Outcome::Done(_) | Outcome::Removed(_)) => {
+                        return Ok(Exchanged::New { id, key, lease: locked.lease });
                     }
-                    outcome => Err(unexpected(&outcome)),
+                    // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
+                    Ok(Outcome::Gone) => Error::gone(),
+                    Ok(outcome) => unexpected(&outcome),
+                    Err(error) => error,
                 };
+                remove_copy(&engine, &key, Expect::Held(locked.lease)).await;
+                return Err(failure);
             }
             Ok(None) => {}
             Err(failure) => {

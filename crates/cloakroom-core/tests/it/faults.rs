@@ -1,1 +1,41 @@
 //! A store that fails: nothing is emptied, nobody is logged out, nothing is done twice.
+
+use std::time::Duration;
+
+use cloakroom_core::{Engine, Settings};
+use cloakroom_store_memory::MemoryStore;
+use cloakroom_testkit::faulty::{Fault, Faulty, Op};
+
+use crate::support::{Visitor, memory};
+
+fn faulty() -> (Faulty<MemoryStore>, Engine) {
+    let store = Faulty::new(memory());
+    let engine = Engine::new(store.clone(), Settings::php()).unwrap();
+    (store, engine)
+}
+
+async fn records(engine: &Engine) -> usize {
+    engine.store().as_list().unwrap().list(None, 100).await.unwrap().len()
+}
+
+/// What made the move fail had used up the request's time for talking to the store.
+#[tokio::test(start_paused = true)]
+async fn a_move_that_fails_for_want_of_time_leaves_no_copy() {
+    let (store, engine) = faulty();
+    let mut visitor = Visitor::with_session(&engine).await;
+    for rotate in [true, false] {
+        let session = visitor.begin();
+        store.fail_at(Op::Remove, 1, Fault::Stall(Duration::from_millis(1)));
+        if rotate {
+            store.fail_at(Op::Write, 2, Fault::Stall(Duration::from_secs(1)));
+            let _ = session.rotate().await.unwrap_err();
+        } else {
+            let mut s = session.start().await.unwrap();
+            store.fail_at(Op::Write, 1, Fault::Stall(Duration::from_secs(1)));
+            let _ = s.regenerate_id(false).await.unwrap_err();
+            let _ = s.write_close().await.unwrap_err();
+        }
+        visitor.finish(session).await;
+        assert_eq!((visitor.get("n").await, records(&engine).await), (Some(1), 1), "{rotate}");
+    }
+}
