@@ -17,6 +17,7 @@ use self::started::Opened;
 pub use self::started::Started;
 use self::state::{Found, State};
 use crate::cookie::{self, CookieValue};
+use crate::moved::Move;
 use crate::store::{Expect, Outcome, Put};
 use crate::{Engine, Error, Key, Result, SessionId, Snapshot};
 
@@ -145,11 +146,15 @@ impl Session {
             let key = Key::from_id(&id);
             let outcome = state.engine.store().commit(&key, Expect::Any, Put::Remove, &deadline).await;
             let Outcome::Removed(record) = outcome? else { break };
-            existed = true;
-            // A logout that comes with the old id of a rotated session is meant for the new one.
             match state.moved(record.payload) {
-                Some(next) => state.id = Some(next),
-                None => break,
+                // A logout that comes with the old id of a rotated session is meant for the new one. If this fails
+                // now, nothing else leads there any more: the browser has to know it.
+                Move::To(next) => state.mark_and_limit(next),
+                Move::Over => break,
+                Move::Stayed => {
+                    existed = true;
+                    break;
+                }
             }
         }
         state.forget();

@@ -196,12 +196,9 @@ impl State {
         }))
     }
 
-    /// Where a record's payload leads to, if it is a pointer that still counts.
-    pub(super) fn moved(&self, payload: Bytes) -> Option<SessionId> {
-        match moved::read(&self.bag(payload).ok()?, self.engine.unix_time()) {
-            Move::To(id) => Some(id),
-            Move::Stayed | Move::Over => None,
-        }
+    /// What a record's payload says of a move.
+    pub(super) fn moved(&self, payload: Bytes) -> Move {
+        self.bag(payload).map_or(Move::Stayed, |bag| moved::read(&bag, self.engine.unix_time()))
     }
 
     /// Gives the browser this id, with the headers that go with a cookie.

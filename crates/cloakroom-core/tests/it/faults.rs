@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Engine, Settings};
+use cloakroom_core::{Engine, ErrorKind, Settings};
 use cloakroom_store_memory::MemoryStore;
 use cloakroom_testkit::faulty::{Fault, Faulty, Op};
 
@@ -38,4 +38,20 @@ async fn a_move_that_fails_for_want_of_time_leaves_no_copy() {
         visitor.finish(session).await;
         assert_eq!((visitor.get("n").await, records(&engine).await), (Some(1), 1), "{rotate}");
     }
+}
+
+#[tokio::test]
+async fn a_logout_that_fails_midway_can_be_repeated() {
+    let (store, engine) = faulty();
+    let mut late = Visitor::with_session(&engine).await;
+    let mut rotated = late.clone();
+    let session = rotated.begin();
+    session.rotate().await.unwrap();
+    rotated.finish(session).await;
+    let session = late.begin();
+    store.fail_at(Op::Remove, 2, Fault::Unavailable);
+    assert_eq!(session.destroy().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    late.finish(session).await;
+    assert!(late.begin().destroy().await.unwrap(), "the pointer is gone, and the session is found nevertheless");
+    assert_eq!(rotated.get("n").await, None);
 }

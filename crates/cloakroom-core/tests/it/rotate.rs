@@ -76,7 +76,19 @@ async fn a_logout_with_the_old_id_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_pointer_to_nothing_is_gone() {
+async fn destroying_a_pointer_to_nothing_destroys_nothing() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let mut rotated = visitor.clone();
+    let session = rotated.begin();
+    session.rotate().await.unwrap();
+    rotated.finish(session).await;
+    assert!(rotated.begin().destroy().await.unwrap());
+    assert!(!visitor.begin().destroy().await.unwrap(), "only a pointer was there");
+}
+
+#[tokio::test]
+async fn reading_behind_a_pointer_to_nothing_is_gone() {
     let engine = engine();
     let visitor = Visitor::with_session(&engine).await;
     let mut rotated = visitor.clone();
