@@ -20,9 +20,9 @@ impl Session {
         }
         state.must_mark()?;
         let deadline = state.update_deadline();
-        let Some(old) = state.id.clone() else { return state.create_empty().await };
+        let Some(old) = state.id.clone() else { return state.create_empty(&deadline).await };
         let engine = state.engine.clone();
-        let rotated = state.engine.complete(rotate(engine, Key::from_id(&old), deadline)).await;
+        let rotated = state.engine.complete(rotate(engine, Key::from_id(&old), deadline.clone())).await;
         match rotated {
             Ok(Rotated::Now(id)) => {
                 state.seen = true;
@@ -37,7 +37,7 @@ impl Session {
             }
             Ok(Rotated::Absent) => {
                 state.absent()?;
-                state.create_empty().await
+                state.create_empty(&deadline).await
             }
             Err(error) => {
                 state.found = Found::Unknown;
@@ -125,9 +125,9 @@ async fn copy(engine: &Engine, record: Record, deadline: &Deadline) -> Result<Se
 }
 
 impl State {
-    async fn create_empty(&mut self) -> Result<SessionId> {
+    async fn create_empty(&mut self, deadline: &Deadline) -> Result<SessionId> {
         let bag = self.empty();
-        self.create(bag).await?;
+        self.create(bag, deadline).await?;
         self.id.clone().ok_or_else(Error::gone)
     }
 }

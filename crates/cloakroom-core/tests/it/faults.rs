@@ -5,6 +5,7 @@ use std::time::Duration;
 use cloakroom_core::{Engine, ErrorKind, Settings};
 use cloakroom_store_memory::MemoryStore;
 use cloakroom_testkit::faulty::{Fault, Faulty, Op};
+use tokio::time::Instant;
 
 use crate::support::{Visitor, memory};
 
@@ -54,4 +55,24 @@ async fn a_logout_that_fails_midway_can_be_repeated() {
     late.finish(session).await;
     assert!(late.begin().destroy().await.unwrap(), "the pointer is gone, and the session is found nevertheless");
     assert_eq!(rotated.get("n").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_waits_for_its_neighbours_no_longer_than_its_limit_in_all() {
+    let (_, engine) = faulty();
+    let visitor = Visitor::with_session(&engine).await;
+    let neighbour = visitor.clone();
+    let neighbour = tokio::spawn(async move {
+        for n in 10..20 {
+            let mut s = neighbour.begin().start().await.unwrap();
+            s.set("n", &n).unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            s.write_close().await.unwrap();
+        }
+    });
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let error = visitor.begin().update(|s| s.set("m", &2)).await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed().as_secs()), (ErrorKind::Locked, 5));
+    neighbour.abort();
 }
