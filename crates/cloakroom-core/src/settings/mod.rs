@@ -11,6 +11,7 @@ use std::time::Duration;
 use cloakroom_php::{Format, Options, Precision};
 
 use crate::cookie::is_sendable_name;
+use crate::id::LONGEST;
 use crate::{Error, Result};
 
 /// The largest `cookie_lifetime` that PHP obeys; above it, it leaves the setting as it was.
@@ -304,8 +305,13 @@ impl Settings {
                 "session.name: browsers take a __Host- cookie only with cookie_secure, path / and no domain",
             ));
         }
-        if self.sid_length * self.sid_bits_per_character < 128 {
+        if u64::from(self.sid_length) * u64::from(self.sid_bits_per_character) < 128 {
             return Err(Error::config("session.sid_length: ids of less than 128 bits can be guessed"));
+        }
+        if usize::try_from(self.sid_length).map_or(true, |length| length > LONGEST) {
+            return Err(Error::config(format!(
+                "session.sid_length: ids of more than {LONGEST} characters never come back"
+            )));
         }
         if self.gc_maxlifetime <= 0 {
             return Err(Error::config("session.gc_maxlifetime: sessions would be dead when they are born"));
@@ -475,13 +481,15 @@ mod tests {
 
     #[test]
     fn refuses_to_start_with_what_cannot_work() {
-        let broken: [fn(&mut Settings); 7] = [
+        let broken: [fn(&mut Settings); 9] = [
             |s| s.name = "a b".into(),
             |s| s.cookie_path = "/; domain=evil".into(),
             |s| s.cookie_domain = "a\r\nb".into(),
             |s| s.cookie_samesite = "bogus".into(),
             |s| s.name = "__Host-SID".into(),
             |s| s.sid_length = 22,
+            |s| s.sid_length = 251,
+            |s| s.sid_length = u32::MAX,
             |s| s.gc_maxlifetime = 0,
         ];
         Settings::php().check().unwrap();

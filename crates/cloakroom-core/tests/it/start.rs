@@ -211,6 +211,20 @@ async fn waiting_has_a_limit() {
     drop(held);
 }
 
+/// `Duration::MAX` is how one says "no limit".
+#[tokio::test]
+async fn no_limit_is_a_limit_too() {
+    let engine = engine_with(|s| {
+        (s.start_wait, s.update_wait) = (Duration::MAX, Duration::MAX);
+        (s.io_timeout, s.rotation_grace) = (Duration::MAX, Duration::MAX);
+        s.gc_maxlifetime = i64::MAX;
+    });
+    let visitor = Visitor::with_session(&engine).await;
+    drop(visitor.begin().start().await.unwrap());
+    visitor.begin().rotate().await.unwrap();
+    assert_eq!(visitor.begin().start().await.unwrap().get::<i64>("n").unwrap(), Some(1));
+}
+
 #[tokio::test]
 async fn an_undecodable_session_is_set_aside() {
     let engine = engine();
