@@ -28,7 +28,7 @@ const LONGEST_COOKIE: i64 = i64::MAX - i32::MAX as i64 - 1;
 /// settings.cookie_secure = true;
 /// # Ok::<(), cloakroom_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Which handler keeps the sessions: `files`, `redis`, …
@@ -331,8 +331,24 @@ impl Settings {
     }
 }
 
+impl fmt::Debug for Settings {
+    /// Without `save_path` and the handlers' own settings, in which passwords may stand.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { io_timeout, start_wait, update_wait, rotation_grace, max_size, .. } = self;
+        let named = NAMES.iter().filter(|name| **name != "session.save_path");
+        f.debug_map()
+            .entries(named.filter_map(|name| Some((name, self.get(name)?))))
+            .entry(&"io_timeout", io_timeout)
+            .entry(&"start_wait", start_wait)
+            .entry(&"update_wait", update_wait)
+            .entry(&"rotation_grace", rotation_grace)
+            .entry(&"max_size", max_size)
+            .finish()
+    }
+}
+
 impl fmt::Display for Settings {
-    /// As a php.ini would say it, one `session.*` setting a line.
+    /// As a php.ini would say it, one `session.*` setting a line; `save_path` may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in NAMES {
             if let Some(value) = self.get(name) {
