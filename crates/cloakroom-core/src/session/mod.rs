@@ -201,6 +201,10 @@ impl Session {
             state.touch_if_due().await;
             state.head_sent = true;
         }
+        if state.unwritten && !state.head.exact {
+            let name = state.engine.settings().name.clone();
+            state.head.drop_cookie(&name);
+        }
         state.head.write(out);
         written
     }

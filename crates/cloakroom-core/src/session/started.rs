@@ -224,6 +224,16 @@ async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, dead
 impl Opened {
     /// PHP's write and close (`php_session_save_current_state`).
     pub(super) async fn close(self, state: &mut State) -> Result<()> {
+        let fresh = self.marked && self.read.is_none();
+        let closed = self.write(state).await;
+        if let Err(error) = &closed {
+            // The browser keeps the id it has: under that one its data may still be.
+            state.unwritten |= fresh && !error.may_have_been_applied();
+        }
+        closed
+    }
+
+    async fn write(self, state: &mut State) -> Result<()> {
         let Opened { key, lease, draft, read, .. } = self;
         let Some(lease) = lease else { return Err(Error::gone()) };
         let settings = state.engine.settings();

@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) gone: bool,
     /// The browser still has an id that leads to this one; it learns of this one once the session was found there.
     followed: bool,
+    /// The browser was to get an id under which nothing could be written so far.
+    pub(super) unwritten: bool,
     pub(super) found: Found,
     /// A read wants the session to live on.
     pub(super) keep_alive: bool,
@@ -59,6 +61,7 @@ impl State {
             seen: false,
             gone: false,
             followed: false,
+            unwritten: false,
             found: Found::Unknown,
             keep_alive: false,
             head: Head::default(),
@@ -217,7 +220,7 @@ impl State {
             self.head.set_cookie(&settings.name, cookie);
         }
         self.id = Some(id);
-        self.followed = false;
+        (self.followed, self.unwritten) = (false, false);
     }
 
     /// Lets the response carry the cache limiter's headers.
@@ -242,7 +245,7 @@ impl State {
         self.id = None;
         self.seen = false;
         self.gone = false;
-        self.followed = false;
+        (self.followed, self.unwritten) = (false, false);
         self.found = Found::Absent;
         self.keep_alive = false;
     }
@@ -250,6 +253,7 @@ impl State {
     /// Notes what this request itself has written.
     pub(super) fn committed(&mut self, bag: Bag, version: Option<Version>) {
         self.seen = true;
+        self.unwritten = false;
         self.keep_alive = false;
         self.found = match version {
             Some(version) => Found::Present(Present { bag, version, ttl: None }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cloakroom_core::{Engine, ErrorKind, Settings};
 use cloakroom_store_memory::MemoryStore;
 use cloakroom_testkit::faulty::{Fault, Faulty, Op};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::support::{Visitor, memory};
@@ -75,4 +76,38 @@ async fn an_update_waits_for_its_neighbours_no_longer_than_its_limit_in_all() {
     let error = visitor.begin().update(|s| s.set("m", &2)).await.unwrap_err();
     assert_eq!((error.kind(), begun.elapsed().as_secs()), (ErrorKind::Locked, 5));
     neighbour.abort();
+}
+
+/// Nothing was written under the new id, and the old one still has everything.
+#[tokio::test]
+async fn a_new_id_that_could_not_be_written_is_not_sent() {
+    let (store, engine) = faulty();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let before = visitor.cookie.clone();
+    for by_hand in [true, false] {
+        let session = visitor.begin();
+        let mut s = session.start().await.unwrap();
+        s.regenerate_id(false).await.unwrap();
+        store.fail_at(Op::Write, 1, Fault::Unavailable);
+        if by_hand {
+            assert_eq!(s.write_close().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        } else {
+            drop(s);
+            let error = engine.finish(session.clone(), &mut HeaderMap::new()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+        }
+        visitor.finish(session).await;
+        assert_eq!((visitor.get("n").await, &visitor.cookie), (Some(1), &before), "{by_hand}");
+    }
+
+    // What was written after all is sent.
+    let session = visitor.begin();
+    let mut s = session.start().await.unwrap();
+    s.regenerate_id(false).await.unwrap();
+    store.fail_at(Op::Write, 1, Fault::Unavailable);
+    let _ = s.write_close().await.unwrap_err();
+    session.update(|s| s.set("n", &2)).await.unwrap();
+    visitor.finish(session).await;
+    assert_ne!(visitor.cookie, before);
+    assert_eq!(visitor.get("n").await, Some(2));
 }
