@@ -1,15 +1,15 @@
 //! The ticket on the wire: reading the `Cookie` header as PHP does (`php_default_treat_data`), and the bytes of PHP's
 //! `Set-Cookie` (`php_session_send_cookie`).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::date::HttpDate;
-use crate::{SessionId, Settings};
+use crate::{SessionId, Settings, Tag};
 
 /// What a request's cookies hold under a session's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CookieValue {
     /// No such cookie.
@@ -18,6 +18,16 @@ pub enum CookieValue {
     Array,
     /// The value, percent-decoded; `+` stays `+`.
     Text(Vec<u8>),
+}
+
+impl fmt::Debug for CookieValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CookieValue::Absent => f.write_str("Absent"),
+            CookieValue::Array => f.write_str("Array"),
+            CookieValue::Text(text) => write!(f, "Text({})", Tag::of(text)),
+        }
+    }
 }
 
 impl CookieValue {

@@ -29,13 +29,13 @@ impl Deadline {
     /// A fresh budget of `io_timeout`, and a limit for waiting for locks that begins now.
     pub fn new(io_timeout: Duration, lock_wait: Duration) -> Deadline {
         let left = AtomicU64::new(nanos(io_timeout));
-        Deadline { budget: Arc::new(Budget { left }), lock_wait, wait_until: Instant::now() + lock_wait }
+        Deadline { budget: Arc::new(Budget { left }), lock_wait, wait_until: after(lock_wait) }
     }
 
     /// The same budget, with another limit for waiting that begins now.
     #[must_use]
     pub fn with_lock_wait(&self, lock_wait: Duration) -> Deadline {
-        Deadline { budget: Arc::clone(&self.budget), lock_wait, wait_until: Instant::now() + lock_wait }
+        Deadline { budget: Arc::clone(&self.budget), lock_wait, wait_until: after(lock_wait) }
     }
 
     /// When waiting for a lock has to end.
@@ -76,6 +76,12 @@ impl Deadline {
         let update = |left: u64| Some(left.saturating_sub(used));
         let _ = self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     }
+}
+
+/// That long from now; a limit too far off for the clock is as good as a hundred years.
+fn after(wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    Instant::now() + wait.min(CENTURY)
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -48,9 +48,14 @@ impl Draft {
         Ok(self.bag.remove(key)?)
     }
 
-    /// Removes everything: PHP's `session_unset`.
+    /// Removes everything but what cloakroom itself remembers: PHP's `session_unset`.
     pub fn clear(&mut self) {
+        let ours = self.bag.serialized(RESERVED).ok().flatten();
         self.bag.clear();
+        if let Some(ours) = ours {
+            // It was a whole value a moment ago.
+            let _ = self.bag.set_serialized(RESERVED, &ours);
+        }
     }
 
     /// True if there is such a key, be its value `null` or not.

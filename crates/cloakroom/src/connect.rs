@@ -1,16 +1,27 @@
 //! The one list of stores: which URL, and which of PHP's save handlers, opens which.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cloakroom_core::{DynStore, Error, Result, Settings};
 
 /// From where a [`Builder`](crate::Builder) takes its store.
-#[derive(Debug)]
 pub(crate) enum Source {
     /// PHP's `save_handler` and `save_path`.
     Settings,
     Url(String),
     Store(Arc<dyn DynStore>),
+}
+
+impl fmt::Debug for Source {
+    /// A URL shows its scheme alone: passwords may stand behind it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Settings => f.write_str("Settings"),
+            Source::Url(url) => write!(f, "Url({}:)", url.split(':').next().unwrap_or_default()),
+            Source::Store(store) => store.fmt(f),
+        }
+    }
 }
 
 pub(crate) async fn open(source: Source, settings: &Settings) -> Result<Arc<dyn DynStore>> {

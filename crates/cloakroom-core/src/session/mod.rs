@@ -17,6 +17,7 @@ use self::started::Opened;
 pub use self::started::Started;
 use self::state::{Found, State};
 use crate::cookie::{self, CookieValue};
+use crate::moved::Move;
 use crate::store::{Expect, Outcome, Put};
 use crate::{Engine, Error, Key, Result, SessionId, Snapshot};
 
@@ -145,11 +146,15 @@ impl Session {
             let key = Key::from_id(&id);
             let outcome = state.engine.store().commit(&key, Expect::Any, Put::Remove, &deadline).await;
             let Outcome::Removed(record) = outcome? else { break };
-            existed = true;
-            // A logout that comes with the old id of a rotated session is meant for the new one.
             match state.moved(record.payload) {
-                Some(next) => state.id = Some(next),
-                None => break,
+                // A logout that comes with the old id of a rotated session is meant for the new one. If this fails
+                // now, nothing else leads there any more: the browser has to know it.
+                Move::To(next) => state.mark_and_limit(next),
+                Move::Over => break,
+                Move::Stayed => {
+                    existed = true;
+                    break;
+                }
             }
         }
         state.forget();
@@ -181,12 +186,13 @@ impl Session {
         if !self.is_touched() {
             return Ok(());
         }
+        // First the state, so that a `start` that is under way in a task is not overlooked.
+        let mut state = self.shared.state.lock().await;
         let open = {
             let mut open = self.open();
             let next = if matches!(*open, Open::Guarded | Open::Detached) { Open::Detached } else { Open::No };
             std::mem::replace(&mut *open, next)
         };
-        let mut state = self.shared.state.lock().await;
         let written = match open {
             Open::Returned(opened) => opened.close(&mut state).await,
             _ => Ok(()),
@@ -194,6 +200,10 @@ impl Session {
         if written.is_ok() {
             state.touch_if_due().await;
             state.head_sent = true;
+        }
+        if state.unwritten && !state.head.exact {
+            let name = state.engine.settings().name.clone();
+            state.head.drop_cookie(&name);
         }
         state.head.write(out);
         written

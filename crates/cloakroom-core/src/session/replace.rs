@@ -4,7 +4,7 @@ use super::Session;
 use super::state::{Found, State};
 use super::update::{NEW_IDS, unexpected};
 use crate::store::{Claim, Expect, Outcome, Payload, Put, Record};
-use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, moved};
+use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, Settings, moved};
 
 impl Session {
     /// Gives the session a new id, for periodic renewal. The browser gets it with this response; requests that are
@@ -20,9 +20,9 @@ impl Session {
         }
         state.must_mark()?;
         let deadline = state.update_deadline();
-        let Some(old) = state.id.clone() else { return state.create_empty().await };
+        let Some(old) = state.id.clone() else { return state.create_empty(&deadline).await };
         let engine = state.engine.clone();
-        let rotated = state.engine.complete(rotate(engine, Key::from_id(&old), deadline)).await;
+        let rotated = state.engine.complete(rotate(engine, Key::from_id(&old), deadline.clone())).await;
         match rotated {
             Ok(Rotated::Now(id)) => {
                 state.seen = true;
@@ -37,7 +37,7 @@ impl Session {
             }
             Ok(Rotated::Absent) => {
                 state.absent()?;
-                state.create_empty().await
+                state.create_empty(&deadline).await
             }
             Err(error) => {
                 state.found = Found::Unknown;
@@ -91,15 +91,22 @@ async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated>
         }
         outcome => {
             // The old session lives on or is gone: the copy must not.
-            let removed = state.engine.store().commit(&Key::from_id(&new), Expect::Any, Put::Remove, &deadline).await;
-            if let Err(error) = removed {
-                tracing::warn!(%error, "the copy of a session that was not rotated stays until it expires");
-            }
+            remove_copy(&state.engine, &Key::from_id(&new), Expect::Any).await;
             match outcome? {
                 Outcome::Gone => Ok(Rotated::Absent),
                 outcome => Err(unexpected(&outcome)),
             }
         }
+    }
+}
+
+/// Removes the record under a new id that the session does not move to. It has limits of its own, since those of the
+/// request may be what made the move fail.
+pub(super) async fn remove_copy(engine: &Engine, new: &Key, expect: Expect<'_>) {
+    let Settings { io_timeout, update_wait, .. } = *engine.settings();
+    let deadline = Deadline::new(io_timeout, update_wait);
+    if let Err(error) = engine.store().commit(new, expect, Put::Remove, &deadline).await {
+        tracing::warn!(%error, "the record under the new id of a session that did not move stays until it expires");
     }
 }
 
@@ -118,9 +125,9 @@ async fn copy(engine: &Engine, record: Record, deadline: &Deadline) -> Result<Se
 }
 
 impl State {
-    async fn create_empty(&mut self) -> Result<SessionId> {
+    async fn create_empty(&mut self, deadline: &Deadline) -> Result<SessionId> {
         let bag = self.empty();
-        self.create(bag).await?;
+        self.create(bag, deadline).await?;
         self.id.clone().ok_or_else(Error::gone)
     }
 }

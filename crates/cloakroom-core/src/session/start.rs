@@ -83,7 +83,7 @@ impl Session {
         {
             let mut open = self.open();
             if matches!(*open, Open::No) {
-                *open = Open::Guarded;
+                *open = if state.head_sent { Open::Detached } else { Open::Guarded };
             }
         }
         drop(state);

@@ -1,11 +1,14 @@
 //! The guard of an open session: PHP's `$_SESSION` and the functions that end it.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::ops::{Deref, DerefMut};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cloakroom_php::Bag;
 
+use super::replace::remove_copy;
 use super::state::{Found, State};
 use super::update::{NEW_IDS, unexpected};
 use super::{Open, Session};
@@ -196,12 +199,17 @@ async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, dead
         let key = Key::from_id(&id);
         match engine.store().lock(&key, Claim::New, &deadline).await {
             Ok(Some(locked)) => {
-                return match engine.store().commit(&old, Expect::Held(held), put, &deadline).await? {
-                    Outcome::Done(_) | Outcome::Removed(_) | Outcome::Gone => {
-                        Ok(Exchanged::New { id, key, lease: locked.lease })
+                let failure = match engine.store().commit(&old, Expect::Held(held), put, &deadline).await {
+                    Ok(Outcome::Done(_) | Outcome::Removed(_)) => {
+                        return Ok(Exchanged::New { id, key, lease: locked.lease });
                     }
-                    outcome => Err(unexpected(&outcome)),
+                    // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
+                    Ok(Outcome::Gone) => Error::gone(),
+                    Ok(outcome) => unexpected(&outcome),
+                    Err(error) => error,
                 };
+                remove_copy(&engine, &key, Expect::Held(locked.lease)).await;
+                return Err(failure);
             }
             Ok(None) => {}
             Err(failure) => {
@@ -216,6 +224,16 @@ async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, dead
 impl Opened {
     /// PHP's write and close (`php_session_save_current_state`).
     pub(super) async fn close(self, state: &mut State) -> Result<()> {
+        let fresh = self.marked && self.read.is_none();
+        let closed = self.write(state).await;
+        if let Err(error) = &closed {
+            // The browser keeps the id it has: under that one its data may still be.
+            state.unwritten |= fresh && !error.may_have_been_applied();
+        }
+        closed
+    }
+
+    async fn write(self, state: &mut State) -> Result<()> {
         let Opened { key, lease, draft, read, .. } = self;
         let Some(lease) = lease else { return Err(Error::gone()) };
         let settings = state.engine.settings();
@@ -262,19 +280,30 @@ impl Drop for Started {
             Open::Guarded => *open = Open::Returned(opened),
             Open::Detached => {
                 *open = Open::No;
+                drop(open);
                 let session = self.session.clone();
                 let engine = session.shared.engine.clone();
-                engine.spawn(async move {
+                let mut work = Box::pin(async move {
                     let tag = opened.id.tag();
                     let mut state = session.shared.state.lock().await;
+                    next_poll().await;
                     if let Err(error) = opened.close(&mut state).await {
                         tracing::error!(session = %tag, %error, "a session that outlived its request was not written");
                     }
                 });
+                // Takes the state, or queues for it, at once: a verb that came first would wait for this very lock.
+                let _ = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                engine.spawn(work);
             }
             Open::No | Open::Returned(_) | Open::Cancelled => {}
         }
     }
+}
+
+/// Ends the poll that it is first met in. Whoever made that poll sees to the next.
+async fn next_poll() {
+    let mut met = false;
+    poll_fn(|_| if std::mem::replace(&mut met, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl fmt::Debug for Started {

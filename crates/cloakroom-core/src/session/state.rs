@@ -23,6 +23,10 @@ pub(super) struct State {
     pub(super) seen: bool,
     /// What was seen is there no more; this handle never gets another session by itself.
     pub(super) gone: bool,
+    /// The browser still has an id that leads to this one; it learns of this one once the session was found there.
+    followed: bool,
+    /// The browser was to get an id under which nothing could be written so far.
+    pub(super) unwritten: bool,
     pub(super) found: Found,
     /// A read wants the session to live on.
     pub(super) keep_alive: bool,
@@ -56,6 +60,8 @@ impl State {
             id: None,
             seen: false,
             gone: false,
+            followed: false,
+            unwritten: false,
             found: Found::Unknown,
             keep_alive: false,
             head: Head::default(),
@@ -123,6 +129,9 @@ impl State {
             Move::Stayed => {
                 self.seen = true;
                 self.found = Found::Present(Present { bag, version: record.version, ttl: record.ttl });
+                if let Some(id) = self.id.clone().filter(|_| self.followed && !self.head_sent) {
+                    self.mark_and_limit(id);
+                }
                 Ok(true)
             }
             Move::To(id) => {
@@ -136,16 +145,14 @@ impl State {
         }
     }
 
-    /// The session has a new id, also for the browser: the response that said so may have been lost.
+    /// The session has a new id. The browser gets it as well if there is a session: the response that said so may
+    /// have been lost. A late request must not bring it the id of a session that has been destroyed since.
     pub(super) fn follow(&mut self, id: SessionId) {
         // From now on nothing under the new id means that it was there and is no more.
         self.seen = true;
         self.found = Found::Unknown;
-        if self.head_sent {
-            self.id = Some(id);
-        } else {
-            self.mark_and_limit(id);
-        }
+        self.id = Some(id);
+        self.followed = true;
     }
 
     /// There is nothing in the store under the request's id.
@@ -192,12 +199,9 @@ impl State {
         }))
     }
 
-    /// Where a record's payload leads to, if it is a pointer that still counts.
-    pub(super) fn moved(&self, payload: Bytes) -> Option<SessionId> {
-        match moved::read(&self.bag(payload).ok()?, self.engine.unix_time()) {
-            Move::To(id) => Some(id),
-            Move::Stayed | Move::Over => None,
-        }
+    /// What a record's payload says of a move.
+    pub(super) fn moved(&self, payload: Bytes) -> Move {
+        self.bag(payload).map_or(Move::Stayed, |bag| moved::read(&bag, self.engine.unix_time()))
     }
 
     /// Gives the browser this id, with the headers that go with a cookie.
@@ -216,6 +220,7 @@ impl State {
             self.head.set_cookie(&settings.name, cookie);
         }
         self.id = Some(id);
+        (self.followed, self.unwritten) = (false, false);
     }
 
     /// Lets the response carry the cache limiter's headers.
@@ -240,6 +245,7 @@ impl State {
         self.id = None;
         self.seen = false;
         self.gone = false;
+        (self.followed, self.unwritten) = (false, false);
         self.found = Found::Absent;
         self.keep_alive = false;
     }
@@ -247,6 +253,7 @@ impl State {
     /// Notes what this request itself has written.
     pub(super) fn committed(&mut self, bag: Bag, version: Option<Version>) {
         self.seen = true;
+        self.unwritten = false;
         self.keep_alive = false;
         self.found = match version {
             Some(version) => Found::Present(Present { bag, version, ttl: None }),

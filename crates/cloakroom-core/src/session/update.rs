@@ -6,7 +6,7 @@ use cloakroom_php::Bag;
 use super::Session;
 use super::state::{Found, Present, State};
 use crate::store::{Claim, Expect, Outcome, Payload, Put, Version};
-use crate::{Draft, Error, ErrorKind, Key, Result};
+use crate::{Deadline, Draft, Error, ErrorKind, Key, Result};
 
 /// After so many conflicts the lock is taken.
 const CONFLICTS: u32 = 4;
@@ -36,6 +36,8 @@ impl Session {
         // What an earlier read of this request gave is good enough for a first attempt; the store has the last word.
         let mut fresh = matches!(state.found, Found::Unknown);
         let mut conflicts = 0;
+        // One limit for all attempts together.
+        let deadline = state.update_deadline();
         loop {
             state.look().await?;
             let (before, version) = match &state.found {
@@ -54,11 +56,11 @@ impl Session {
                 continue;
             }
             let Some(version) = version else {
-                state.create(draft.into_bag()).await?;
+                state.create(draft.into_bag(), &deadline).await?;
                 return result;
             };
             let attempt = if conflicts < CONFLICTS {
-                state.replace(draft.into_bag(), &version).await?
+                state.replace(draft.into_bag(), &version, &deadline).await?
             } else {
                 Attempt::Conflict
             };
@@ -66,7 +68,7 @@ impl Session {
                 Attempt::Done => return result,
                 Attempt::Conflict if conflicts < CONFLICTS => conflicts += 1,
                 Attempt::Conflict => {
-                    if let Some(result) = state.update_locked(&mut f).await? {
+                    if let Some(result) = state.update_locked(&mut f, &deadline).await? {
                         return result;
                     }
                 }
@@ -102,14 +104,13 @@ impl State {
     }
 
     /// Writes a session that does not exist yet, under a new id.
-    pub(super) async fn create(&mut self, bag: Bag) -> Result<()> {
+    pub(super) async fn create(&mut self, bag: Bag, deadline: &Deadline) -> Result<()> {
         self.must_mark()?;
         let payload = self.payload(bag.to_bytes())?;
-        let deadline = self.update_deadline();
         for _ in 0..NEW_IDS {
             let id = self.engine.new_id()?;
             let put = Put::Payload(payload.clone());
-            match self.engine.store().commit(&Key::from_id(&id), Expect::Absent, put, &deadline).await? {
+            match self.engine.store().commit(&Key::from_id(&id), Expect::Absent, put, deadline).await? {
                 Outcome::Done(version) => {
                     self.engine.draw_sweep();
                     self.mark_and_limit(id);
@@ -123,11 +124,10 @@ impl State {
         Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
     }
 
-    async fn replace(&mut self, bag: Bag, version: &Version) -> Result<Attempt> {
+    async fn replace(&mut self, bag: Bag, version: &Version, deadline: &Deadline) -> Result<Attempt> {
         let Some(id) = self.id.clone() else { return Err(Error::gone()) };
         let put = Put::Payload(self.payload(bag.to_bytes())?);
-        let deadline = self.update_deadline();
-        let outcome = self.engine.store().commit(&Key::from_id(&id), Expect::Is(version), put, &deadline).await;
+        let outcome = self.engine.store().commit(&Key::from_id(&id), Expect::Is(version), put, deadline).await;
         match outcome {
             Ok(Outcome::Done(version)) => {
                 self.committed(bag, version);
@@ -149,14 +149,13 @@ impl State {
     }
 
     /// The last resort against faster neighbours: the same under the lock. `None` if the session has moved.
-    async fn update_locked<T, E, F>(&mut self, f: &mut F) -> Result<Option<Result<T, E>>>
+    async fn update_locked<T, E, F>(&mut self, f: &mut F, deadline: &Deadline) -> Result<Option<Result<T, E>>>
     where
         F: FnMut(&mut Draft) -> Result<T, E> + Send,
     {
         let Some(id) = self.id.clone() else { return Err(Error::gone()) };
         let key = Key::from_id(&id);
-        let deadline = self.update_deadline();
-        let locked = self.engine.store().lock(&key, Claim::Existing, &deadline).await?;
+        let locked = self.engine.store().lock(&key, Claim::Existing, deadline).await?;
         let Some((lease, record)) = locked.and_then(|locked| Some((locked.lease, locked.record?))) else {
             return self.absent().map(|()| None);
         };
@@ -175,7 +174,7 @@ impl State {
         let bag = draft.into_bag();
         let put = Put::Payload(self.payload(bag.to_bytes())?);
         self.found = Found::Unknown;
-        match self.engine.store().commit(&key, Expect::Held(lease), put, &deadline).await? {
+        match self.engine.store().commit(&key, Expect::Held(lease), put, deadline).await? {
             Outcome::Done(version) => {
                 self.committed(bag, version);
                 Ok(Some(result))

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cloakroom_php::{Format, Options, Precision};
 
 use crate::cookie::is_sendable_name;
+use crate::id::LONGEST;
 use crate::{Error, Result};
 
 /// The largest `cookie_lifetime` that PHP obeys; above it, it leaves the setting as it was.
@@ -27,7 +28,7 @@ const LONGEST_COOKIE: i64 = i64::MAX - i32::MAX as i64 - 1;
 /// settings.cookie_secure = true;
 /// # Ok::<(), cloakroom_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Which handler keeps the sessions: `files`, `redis`, …
@@ -305,8 +306,13 @@ impl Settings {
                 "session.name: browsers take a __Host- cookie only with cookie_secure, path / and no domain",
             ));
         }
-        if self.sid_length * self.sid_bits_per_character < 128 {
+        if u64::from(self.sid_length) * u64::from(self.sid_bits_per_character) < 128 {
             return Err(Error::config("session.sid_length: ids of less than 128 bits can be guessed"));
+        }
+        if usize::try_from(self.sid_length).map_or(true, |length| length > LONGEST) {
+            return Err(Error::config(format!(
+                "session.sid_length: ids of more than {LONGEST} characters never come back"
+            )));
         }
         if self.gc_maxlifetime <= 0 {
             return Err(Error::config("session.gc_maxlifetime: sessions would be dead when they are born"));
@@ -326,8 +332,24 @@ impl Settings {
     }
 }
 
+impl fmt::Debug for Settings {
+    /// Without `save_path` and the handlers' own settings, in which passwords may stand.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { io_timeout, start_wait, update_wait, rotation_grace, max_size, .. } = self;
+        let named = NAMES.iter().filter(|name| **name != "session.save_path");
+        f.debug_map()
+            .entries(named.filter_map(|name| Some((name, self.get(name)?))))
+            .entry(&"io_timeout", io_timeout)
+            .entry(&"start_wait", start_wait)
+            .entry(&"update_wait", update_wait)
+            .entry(&"rotation_grace", rotation_grace)
+            .entry(&"max_size", max_size)
+            .finish()
+    }
+}
+
 impl fmt::Display for Settings {
-    /// As a php.ini would say it, one `session.*` setting a line.
+    /// As a php.ini would say it, one `session.*` setting a line; `save_path` may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in NAMES {
             if let Some(value) = self.get(name) {
@@ -476,13 +498,15 @@ mod tests {
 
     #[test]
     fn refuses_to_start_with_what_cannot_work() {
-        let broken: [fn(&mut Settings); 7] = [
+        let broken: [fn(&mut Settings); 9] = [
             |s| s.name = "a b".into(),
             |s| s.cookie_path = "/; domain=evil".into(),
             |s| s.cookie_domain = "a\r\nb".into(),
             |s| s.cookie_samesite = "bogus".into(),
             |s| s.name = "__Host-SID".into(),
             |s| s.sid_length = 22,
+            |s| s.sid_length = 251,
+            |s| s.sid_length = u32::MAX,
             |s| s.gc_maxlifetime = 0,
         ];
         Settings::php().check().unwrap();

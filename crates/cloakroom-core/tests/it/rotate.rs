@@ -76,7 +76,19 @@ async fn a_logout_with_the_old_id_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_pointer_to_nothing_is_gone() {
+async fn destroying_a_pointer_to_nothing_destroys_nothing() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let mut rotated = visitor.clone();
+    let session = rotated.begin();
+    session.rotate().await.unwrap();
+    rotated.finish(session).await;
+    assert!(rotated.begin().destroy().await.unwrap());
+    assert!(!visitor.begin().destroy().await.unwrap(), "only a pointer was there");
+}
+
+#[tokio::test]
+async fn reading_behind_a_pointer_to_nothing_is_gone() {
     let engine = engine();
     let visitor = Visitor::with_session(&engine).await;
     let mut rotated = visitor.clone();
@@ -87,6 +99,30 @@ async fn a_pointer_to_nothing_is_gone() {
     assert_eq!(visitor.begin().read().await.unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(visitor.begin().update(|s| s.set("n", &1)).await.unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(visitor.begin().start().await.unwrap_err().kind(), ErrorKind::Gone);
+}
+
+/// The visitor may have logged in anew meanwhile: a late response must not take that cookie away.
+#[tokio::test]
+async fn a_pointer_to_nothing_sends_no_cookie() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let mut rotated = visitor.clone();
+    let session = rotated.begin();
+    session.rotate().await.unwrap();
+    rotated.finish(session).await;
+    assert!(rotated.begin().destroy().await.unwrap());
+    for verb in 0..4 {
+        let late = visitor.begin();
+        let result = match verb {
+            0 => late.read().await.map(drop),
+            1 => late.update(|s| s.set("n", &1)).await,
+            2 => late.start().await.map(drop),
+            _ => late.rotate().await.map(drop),
+        };
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Gone);
+        let headers = visitor.clone().finish(late).await;
+        assert!(lines(&headers, "set-cookie").is_empty(), "{verb}: {headers:?}");
+    }
 }
 
 #[tokio::test]

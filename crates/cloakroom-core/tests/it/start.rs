@@ -146,6 +146,57 @@ async fn a_guard_that_outlives_the_head_is_written_by_a_task() {
     assert_eq!(session.update(|s| s.set("n", &1)).await.unwrap_err().kind(), ErrorKind::Misuse);
 }
 
+/// Found with nobody left to write it: such a guard handed its data back to a request that had already ended.
+#[tokio::test]
+async fn a_start_after_the_head_is_written_by_a_task() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    visitor.finish(session.clone()).await;
+    let mut s = session.start().await.unwrap();
+    s.set("n", &8).unwrap();
+    drop(s);
+    engine.shutdown().await;
+    assert_eq!(visitor.get("n").await, Some(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verb_after_a_guard_that_outlived_the_head_does_not_wait_for_it() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    let mut s = session.start().await.unwrap();
+    visitor.finish(session.clone()).await;
+    s.set("n", &8).unwrap();
+    drop(s);
+    session.update(|s| s.set("m", &1)).await.unwrap();
+    assert_eq!((visitor.get("n").await, visitor.get("m").await), (Some(8), Some(1)));
+}
+
+#[tokio::test]
+async fn a_start_that_a_task_waits_for_while_the_request_ends_is_written() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let held = visitor.begin().start().await.unwrap();
+    let session = visitor.begin();
+    let inner = session.clone();
+    let task = tokio::spawn(async move {
+        let mut s = inner.start().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        s.set("n", &8).unwrap();
+    });
+    tokio::task::yield_now().await;
+    let mut ending = visitor.clone();
+    let ending = tokio::spawn(async move { ending.finish(session).await });
+    tokio::task::yield_now().await;
+    held.write_close().await.unwrap();
+    ending.await.unwrap();
+    task.await.unwrap();
+    engine.shutdown().await;
+    assert_eq!(visitor.clone().get("n").await, Some(8));
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiting_has_a_limit() {
     let engine = engine();
@@ -158,6 +209,20 @@ async fn waiting_has_a_limit() {
     assert_eq!((error.kind(), error.waited()), (ErrorKind::Locked, Some(Duration::from_secs(5))));
     assert_eq!(visitor.begin().read().await.unwrap().get::<i64>("n").unwrap(), Some(1));
     drop(held);
+}
+
+/// `Duration::MAX` is how one says "no limit".
+#[tokio::test]
+async fn no_limit_is_a_limit_too() {
+    let engine = engine_with(|s| {
+        (s.start_wait, s.update_wait) = (Duration::MAX, Duration::MAX);
+        (s.io_timeout, s.rotation_grace) = (Duration::MAX, Duration::MAX);
+        s.gc_maxlifetime = i64::MAX;
+    });
+    let visitor = Visitor::with_session(&engine).await;
+    drop(visitor.begin().start().await.unwrap());
+    visitor.begin().rotate().await.unwrap();
+    assert_eq!(visitor.begin().start().await.unwrap().get::<i64>("n").unwrap(), Some(1));
 }
 
 #[tokio::test]

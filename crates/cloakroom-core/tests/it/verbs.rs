@@ -188,6 +188,24 @@ async fn what_php_would_lose_is_refused() {
 }
 
 #[tokio::test]
+async fn clearing_leaves_what_cloakroom_remembers() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.update(|s| Ok(s.bag_mut().set("_cloakroom", &7)?)).await.unwrap();
+    session
+        .update(|s| {
+            s.clear();
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let snapshot = session.read().await.unwrap();
+    assert!(snapshot.is_empty());
+    assert_eq!(snapshot.bag().get::<i64>("_cloakroom").unwrap(), Some(7));
+}
+
+#[tokio::test]
 async fn a_session_has_a_largest_size() {
     let engine = engine_with(|s| s.max_size = 1000);
     let mut visitor = Visitor::with_session(&engine).await;

@@ -139,7 +139,11 @@ impl Request {
     pub async fn send_head(&mut self, out: &mut HeaderMap) -> Result<()> {
         if let Some(started) = self.started.take() {
             self.left = Some(started.bag().clone());
-            drop(started);
+            if self.head_sent {
+                started.write_close().await?;
+            } else {
+                drop(started);
+            }
         }
         self.head_sent = true;
         match &self.session {

@@ -69,6 +69,9 @@ async fn live(room: &Cloakroom, heard: &Heard, spoil: impl Fn(&str)) -> Vec<Stri
     heard.error(&snapshot.get::<i64>("secret").unwrap_err());
     heard.error(&session.update(|s| s.set("a|b", CONTENT)).await.unwrap_err());
     heard.debug(&session.id().await);
+    heard.debug(&session.cookie());
+    let as_numbers = format!("{:?}", id.as_bytes());
+    assert!(!format!("{:?}", session.cookie()).contains(as_numbers.trim_matches(['[', ']'])));
     let mut s = session.start().await.unwrap();
     heard.debug(&s);
     heard.error(&session.read().await.unwrap_err());
@@ -136,4 +139,13 @@ async fn nothing_secret_gets_out() {
         let at = heard.find(secret);
         assert!(at.is_none(), "{}", &heard[at.unwrap_or(0).saturating_sub(200)..]);
     }
+}
+
+#[test]
+fn passwords_of_stores_are_in_no_debug() {
+    let mut settings = Settings::php();
+    settings.save_path = "tcp://localhost:6379?auth=geheim".into();
+    settings.set("memcached.sess_sasl_password", "geheim").unwrap();
+    let builder = Cloakroom::builder().url("redis://user:geheim@localhost").settings(settings);
+    assert!(!format!("{builder:?}").contains("geheim"), "{builder:?}");
 }

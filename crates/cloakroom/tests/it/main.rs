@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "in tests an error is a failure")]
 
 mod connect;
+mod gone;
 mod leaks;
 mod php;

@@ -54,3 +54,23 @@ async fn a_started_session_refuses_changes_of_settings() {
     let warnings = php.take_warnings();
     assert_eq!(warnings.iter().filter(|warning| warning.severity == Severity::Notice).count(), 1, "{warnings:?}");
 }
+
+/// Without cookies PHP starts sessions after the head as well; the script's end has to write them and to say so.
+#[tokio::test]
+async fn a_session_started_after_the_head_is_written_at_the_end() {
+    let mut settings = Settings::php_defaults();
+    settings.use_cookies = false;
+    settings.cache_limiter = String::new();
+    let room = Cloakroom::builder().url("memory:").settings(settings).build().await.unwrap();
+    for turn in 0..2 {
+        let mut php = request(&room);
+        php.set_session_id(b"abc").unwrap();
+        assert!(php.session_start(&[]).await, "{:?}", php.take_warnings());
+        assert_eq!(php.get("n").unwrap().is_some(), turn == 1);
+        assert!(php.session_write_close().await);
+        php.send_head(&mut HeaderMap::new()).await.unwrap();
+        assert!(php.session_start(&[]).await, "{:?}", php.take_warnings());
+        assert!(php.set("n", b"i:1;"));
+        php.finish(&mut HeaderMap::new()).await.unwrap();
+    }
+}
