@@ -1,7 +1,7 @@
 //! The index pass: where each key's value lies, after PHP's whole grammar has been checked.
 //!
 //! Its bound: per key of the session 16 bytes, doubled while it grows, and above 16 keys a hash cell of at most 11;
-//! per reference 8 bytes, and only a session with references is followed value by value (and that is let go again).
+//! per reference 8 bytes. Only a session with references is followed value by value: see [`super::targets`].
 
 use bytes::Bytes;
 
@@ -123,9 +123,9 @@ impl Index {
             return Err(Error::data(crate::scan::fault(bytes, at, "expected `}` after the last element"), Vec::new()));
         }
         if notes.references || notes.links.frozen {
-            let graph = index.graph(format, bytes)?;
-            notes.links.targets = graph.targets();
-            notes.links.frozen |= graph.uncertain;
+            if notes.references {
+                notes.links.targets = super::targets::of_session(format, bytes, &index)?;
+            }
             index.links = Some(Box::new(notes.links));
         }
         Ok(index)

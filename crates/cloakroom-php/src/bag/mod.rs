@@ -4,6 +4,7 @@
 mod edit;
 pub(crate) mod graph;
 pub(crate) mod index;
+pub(crate) mod targets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -134,8 +135,8 @@ impl Bag {
             return crate::unserialize::build(span, false).map(Some).map_err(|error| error.under(key));
         }
         let Some(bytes) = self.serialized(key)? else { return Ok(None) };
-        let references = crate::unserialize::check(&bytes)?;
-        crate::unserialize::build(&bytes, references).map(Some).map_err(|error| error.under(key))
+        let targets = crate::unserialize::check(&bytes)?;
+        crate::unserialize::build(&bytes, !targets.is_empty()).map(Some).map_err(|error| error.under(key))
     }
 
     /// A key's value as it lies in the session.

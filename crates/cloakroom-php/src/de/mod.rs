@@ -34,7 +34,7 @@ pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
 
 /// [`from_slice`] with other [`Options`].
 pub fn from_slice_with<'a, T: Deserialize<'a>>(bytes: &'a [u8], options: Options) -> Result<T> {
-    let targets = if check(bytes)? { Graph::of_value(bytes)?.targets() } else { Vec::new() };
+    let targets = check(bytes)?;
     let mut de = De::new(bytes, 0, options, None, &targets);
     T::deserialize(&mut de)
 }
