@@ -161,9 +161,9 @@ impl Bag {
         graph.canonical_place(place, precision).map(Some).map_err(|error| error.under(key))
     }
 
-    /// What begins at this byte of the session, serialized by itself; for what serde meets behind references.
-    pub(crate) fn serialized_at(&self, at: usize) -> Result<Vec<u8>> {
-        self.index.graph(self.format, &self.data)?.serialized_at(at, self.options.serialize_precision)
+    /// The session's variables; for what serde meets behind references.
+    pub(crate) fn graph(&self) -> Result<graph::Graph<'_>> {
+        self.index.graph(self.format, &self.data)
     }
 
     /// For each reference, where what it means is written.
