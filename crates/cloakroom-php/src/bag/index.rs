@@ -255,6 +255,13 @@ impl Index {
         }
         self.entries[number as usize].end = small(end);
         shift(&mut self.body.1);
+        if let Some(links) = &mut self.links {
+            for (from, to) in &mut links.targets {
+                shift(from);
+                shift(to);
+            }
+            shift(&mut links.last);
+        }
     }
 }
 

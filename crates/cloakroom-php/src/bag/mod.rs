@@ -42,7 +42,8 @@ use index::Index;
 /// * A key that comes twice has the place of the first and the value of the last; setting or removing it removes
 ///   the repetition.
 /// * With references in the session, `set` and `remove` do what PHP does to `$_SESSION` (writing through `R:`, moving
-///   a value to the first that still refers to it), number all references anew, and drop repeated keys. Where a
+///   a value to the first that still refers to it). Where numbers move, all references are numbered anew and repeated
+///   keys dropped; where they do not, all other bytes stay. Where a
 ///   `C:` payload makes the numbers uncertain, they are refused unless nothing moves.
 #[derive(Clone)]
 pub struct Bag {
