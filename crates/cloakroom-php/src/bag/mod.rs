@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::formats::Format;
 use crate::key::{AsKey, KeyRef};
+use crate::number::Precision;
 use crate::options::Options;
 use crate::value::Value;
 use index::Index;
@@ -135,9 +136,9 @@ impl Bag {
         if !self.touches_references(entry) {
             return crate::unserialize::build(span, false).map(Some).map_err(|error| error.under(key));
         }
-        let Some(bytes) = self.serialized(key)? else { return Ok(None) };
-        let targets = crate::unserialize::check(&bytes)?;
-        crate::unserialize::build(&bytes, !targets.is_empty()).map(Some).map_err(|error| error.under(key))
+        // Numbered from 1, and no key comes twice.
+        let Some(bytes) = self.written_anew(key, Precision::Digits(17))? else { return Ok(None) };
+        crate::unserialize::build(&bytes, false).map(Some).map_err(|error| error.under(key))
     }
 
     /// A key's value as it lies in the session.
@@ -156,6 +157,10 @@ impl Bag {
             let graph = graph::Graph::of_value(span)?;
             return graph.canonical_value(precision).map(Some).map_err(|error| error.under(key));
         }
+        self.written_anew(key, precision)
+    }
+
+    fn written_anew(&self, key: KeyRef<'_>, precision: Precision) -> Result<Option<Vec<u8>>> {
         let mut graph = self.index.graph(self.format, &self.data)?;
         let place = graph.roots.iter().find(|root| root.key.as_ref() == key).map(|root| root.place);
         let Some(place) = place else { return Ok(None) };
