@@ -46,7 +46,12 @@ impl Bag {
     pub fn set<T: Serialize + ?Sized>(&mut self, key: impl AsKey, value: &T) -> Result<()> {
         let key = key.as_key();
         self.format.check_key(key)?;
-        let bytes = crate::ser::to_vec_with(value, self.options).map_err(|error| error.under(key))?;
+        let (bytes, known) = crate::ser::written(value, self.options).map_err(|error| error.under(key))?;
+        // Without references in the session nobody counts its places.
+        if known && self.index.links.is_none() {
+            debug_assert!(matches!(crate::unserialize::check(&bytes), Ok(targets) if targets.is_empty()));
+            return self.splice(key, &bytes);
+        }
         self.put(key, &bytes)
     }
 
@@ -137,10 +142,7 @@ impl Bag {
         let plain = !count.references && !count.payloads;
         let free = first.is_none_or(|first| self.is_behind_references(first));
         if plain && (self.index.links.is_none() || free) {
-            return match first {
-                Some(first) => self.cut(first, Some(value)),
-                None => self.append(key, value),
-            };
+            return self.splice(key, value);
         }
         if self.is_frozen() {
             return self.put_frozen(key, first, value, plain.then_some(count));
@@ -174,6 +176,14 @@ impl Bag {
         let mut old = Count::default();
         let walked = Walker::default().value(&self.data, entry.value as usize, 0, &mut old);
         walked.is_ok() && old.places == places && !old.hidden && !old.payloads
+    }
+
+    /// Sets a key where no number can mean anything but from within.
+    fn splice(&mut self, key: KeyRef<'_>, value: &[u8]) -> Result<()> {
+        match self.index.find(self.format, &self.data, key) {
+            Some(first) => self.cut(first, Some(value)),
+            None => self.append(key, value),
+        }
     }
 
     /// Behind a payload whose values PHP may have counted, one scalar may take the place of another: no number moves,
