@@ -24,6 +24,27 @@ impl<'a> KeyRef<'a> {
         canonical_int(bytes).map_or(Self::Str(bytes), Self::Int)
     }
 
+    /// Different for different keys, nearly always: to see cheaply that two are not the same.
+    #[inline]
+    pub(crate) fn fingerprint(self) -> u64 {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        let bytes = match self {
+            Self::Int(n) => return n.cast_unsigned().wrapping_mul(MIX),
+            Self::Str(bytes) => bytes,
+        };
+        let add = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(MIX);
+        let length = u64::try_from(bytes.len()).unwrap_or(0).wrapping_mul(MIX);
+        if let Some(last) = bytes.last_chunk() {
+            let (words, _) = bytes.as_chunks();
+            let hash = words.iter().fold(length, |hash, word| add(hash, u64::from_le_bytes(*word)));
+            add(hash, u64::from_le_bytes(*last))
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            add(length, u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
+        } else {
+            add(length, bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+        }
+    }
+
     /// The bytes of a string key.
     pub fn as_bytes(self) -> Option<&'a [u8]> {
         match self {

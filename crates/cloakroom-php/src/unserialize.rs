@@ -2,6 +2,7 @@
 
 use crate::array::Array;
 use crate::bag::graph::Graph;
+use crate::bag::targets::{self, Targets};
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::key::{Key, KeyRef};
 use crate::number::{parse_float, parse_int};
@@ -23,8 +24,8 @@ impl<'a> Sink<'a> for Facts {
     }
 }
 
-/// Checks that the bytes are one value, whole, as PHP would read it; says whether it has references.
-pub(crate) fn check(bytes: &[u8]) -> Result<bool> {
+/// Checks that the bytes are one value, whole, as PHP would read it; says what its references mean.
+pub(crate) fn check(bytes: &[u8]) -> Result<Targets> {
     let mut facts = Facts::default();
     let end = Walker::default().value(bytes, 0, 0, &mut facts).map_err(|fault| with_path(bytes, fault))?;
     if end != bytes.len() {
@@ -33,10 +34,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<bool> {
             Vec::new(),
         ));
     }
-    if facts.references {
-        Graph::of_value(bytes)?;
-    }
-    Ok(facts.references)
+    if facts.references { targets::of_value(bytes) } else { Ok(Vec::new()) }
 }
 
 /// Walks again, to name the key under which it stopped.
@@ -166,8 +164,8 @@ impl Value {
     /// # Ok::<(), cloakroom_php::Error>(())
     /// ```
     pub fn unserialize(bytes: &[u8]) -> Result<Self> {
-        let references = check(bytes)?;
-        build(bytes, references)
+        let targets = check(bytes)?;
+        build(bytes, !targets.is_empty())
     }
 }
 

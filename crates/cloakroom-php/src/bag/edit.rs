@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Bag;
-use super::graph::payload_may_refer;
+use super::graph::{payload_may_count, payload_may_refer};
 use super::index::{AGAIN, Entry, Index, small};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::Format;
@@ -19,7 +19,10 @@ use crate::value::Value;
 struct Count {
     places: usize,
     references: bool,
+    // That may refer out of themselves.
     payloads: bool,
+    // That may hold more places.
+    hidden: bool,
 }
 
 impl<'a> Sink<'a> for Count {
@@ -27,7 +30,10 @@ impl<'a> Sink<'a> for Count {
         self.places += 1;
         match head {
             Head::Alias(_) | Head::Handle(_) => self.references = true,
-            Head::Custom(_, payload) => self.payloads |= payload_may_refer(payload),
+            Head::Custom(_, payload) => {
+                self.payloads |= payload_may_refer(payload);
+                self.hidden |= payload_may_count(payload);
+            }
             _ => {}
         }
         Ok(())
@@ -40,7 +46,12 @@ impl Bag {
     pub fn set<T: Serialize + ?Sized>(&mut self, key: impl AsKey, value: &T) -> Result<()> {
         let key = key.as_key();
         self.format.check_key(key)?;
-        let bytes = crate::ser::to_vec_with(value, self.options).map_err(|error| error.under(key))?;
+        let (bytes, known) = crate::ser::written(value, self.options).map_err(|error| error.under(key))?;
+        // Without references in the session nobody counts its places.
+        if known && self.index.links.is_none() {
+            debug_assert!(matches!(crate::unserialize::check(&bytes), Ok(targets) if targets.is_empty()));
+            return self.splice(key, &bytes);
+        }
         self.put(key, &bytes)
     }
 
@@ -131,13 +142,13 @@ impl Bag {
         let plain = !count.references && !count.payloads;
         let free = first.is_none_or(|first| self.is_behind_references(first));
         if plain && (self.index.links.is_none() || free) {
-            return match first {
-                Some(first) => self.cut(first, Some(value)),
-                None => self.append(key, value),
-            };
+            return self.splice(key, value);
         }
         if self.is_frozen() {
-            return self.put_frozen(key, first, value, plain.then_some(count.places));
+            return self.put_frozen(key, first, value, plain.then_some(count));
+        }
+        if let Some(first) = first.filter(|first| plain && !count.hidden && self.moves_nothing(*first, count.places)) {
+            return self.cut(first, Some(value));
         }
         let mut graph = self.index.graph(self.format, &self.data)?;
         graph.set(&key.into(), value).map_err(|error| error.under(key).not_data())?;
@@ -145,13 +156,43 @@ impl Bag {
         self.replace(bytes, key)
     }
 
+    /// Whether a value with so many places may be written over this one: all others keep their numbers, and what
+    /// refers to it follows, as it does in PHP.
+    fn moves_nothing(&self, first: u32, places: usize) -> bool {
+        let entry = self.index.entries[first as usize];
+        let Some(links) = &self.index.links else { return true };
+        // What repeats a key, or refers to the session as a whole, is for the graph.
+        let repeated = entry.winner != first || self.index.live != self.index.entries.len();
+        if repeated || self.format == Format::PhpSerialize && links.targets.iter().any(|(_, to)| *to == 0) {
+            return false;
+        }
+        if self.is_scalar(entry) {
+            return places == 1;
+        }
+        let within = |at: u32| (entry.value..entry.end).contains(&at);
+        if links.targets.iter().any(|(from, to)| within(*from) || within(*to)) {
+            return false;
+        }
+        let mut old = Count::default();
+        let walked = Walker::default().value(&self.data, entry.value as usize, 0, &mut old);
+        walked.is_ok() && old.places == places && !old.hidden && !old.payloads
+    }
+
+    /// Sets a key where no number can mean anything but from within.
+    fn splice(&mut self, key: KeyRef<'_>, value: &[u8]) -> Result<()> {
+        match self.index.find(self.format, &self.data, key) {
+            Some(first) => self.cut(first, Some(value)),
+            None => self.append(key, value),
+        }
+    }
+
     /// Behind a payload whose values PHP may have counted, one scalar may take the place of another: no number moves,
     /// and what refers to it follows, as it does in PHP.
-    fn put_frozen(&mut self, key: KeyRef<'_>, first: Option<u32>, value: &[u8], places: Option<usize>) -> Result<()> {
-        if let (Some(first), Some(places)) = (first, places) {
+    fn put_frozen(&mut self, key: KeyRef<'_>, first: Option<u32>, value: &[u8], plain: Option<Count>) -> Result<()> {
+        if let (Some(first), Some(count)) = (first, plain) {
             let entry = self.index.entries[first as usize];
             let alias = self.data[entry.value as usize..].starts_with(b"R:");
-            let stays = places == 1 && self.is_scalar(entry) || self.is_last(entry) && !alias;
+            let stays = count.places == 1 && !count.hidden && self.is_scalar(entry) || self.is_last(entry) && !alias;
             if entry.winner == first && stays {
                 return self.cut(first, Some(value));
             }
@@ -224,11 +265,9 @@ impl Bag {
             self.data = data.into();
             let index = Arc::make_mut(&mut self.index);
             index.spliced(first, start + value.len());
-            if let Some(links) = index.links.as_mut().filter(|links| links.last as usize > start) {
-                links.last = 0;
-                return self.reindex();
-            }
-            return Ok(());
+            // Else what was written over has no references, and no numbers have moved.
+            let frozen = index.links.as_ref().is_some_and(|links| links.frozen && links.last as usize > start);
+            return if frozen { self.reindex() } else { Ok(()) };
         }
         // Entries go: the bytes of those that stay are put together anew.
         let key = Key::from(self.index.key(self.format, &self.data, first));

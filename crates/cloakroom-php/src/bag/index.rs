@@ -1,7 +1,7 @@
 //! The index pass: where each key's value lies, after PHP's whole grammar has been checked.
 //!
-//! Its bound: per key of the session 16 bytes, doubled while it grows, and above 16 keys a hash cell of at most 11;
-//! per reference 8 bytes, and only a session with references is followed value by value (and that is let go again).
+//! Its bound: per key of the session 20 bytes, doubled while it grows, and above 16 keys a hash cell of at most 11;
+//! per reference 8 bytes. Only a session with references is followed value by value: see [`super::targets`].
 
 use bytes::Bytes;
 
@@ -20,12 +20,17 @@ pub(super) struct Entry {
     pub(super) end: u32,
     /// The entry whose value counts; `AGAIN` where this is not the first of its key.
     pub(super) winner: u32,
+    // Of the key: where it differs the keys do.
+    print: u32,
 }
 
 /// This entry repeats a key: the first one has the place, the last one the value.
 pub(super) const AGAIN: u32 = u32::MAX;
 
 const FEW: usize = 16;
+
+/// Room for so many keys before there is the first.
+const USUAL: usize = 12;
 
 /// What is to be known where numbers are at stake.
 #[derive(Clone, Default)]
@@ -107,6 +112,7 @@ impl Index {
             (left, at) = (Some(n), start);
         }
         let above = usize::from(format == Format::PhpSerialize);
+        index.entries.reserve(left.map_or(USUAL, |n| USUAL.min(n as usize)));
         index.body.0 = small(at);
         let mut walker = Walker::default();
         while left.map_or(at < bytes.len(), |n| n > 0) {
@@ -123,9 +129,9 @@ impl Index {
             return Err(Error::data(crate::scan::fault(bytes, at, "expected `}` after the last element"), Vec::new()));
         }
         if notes.references || notes.links.frozen {
-            let graph = index.graph(format, bytes)?;
-            notes.links.targets = graph.targets();
-            notes.links.frozen |= graph.uncertain;
+            if notes.references {
+                notes.links.targets = super::targets::of_session(format, bytes, &index)?;
+            }
             index.links = Some(Box::new(notes.links));
         }
         Ok(index)
@@ -139,7 +145,6 @@ impl Index {
         (at, value, end): (usize, usize, usize),
     ) {
         let number = small(self.entries.len());
-        let mut entry = Entry { key: small(at), value: small(value), end: small(end), winner: number };
         let owned;
         let name = match key {
             RawKey::Escaped(len, text) if format == Format::PhpSerialize => {
@@ -149,7 +154,9 @@ impl Index {
             }
             key => key.borrowed(format),
         };
-        if let Some(first) = self.find(format, bytes, name) {
+        let print = print(name);
+        let mut entry = Entry { key: small(at), value: small(value), end: small(end), winner: number, print };
+        if let Some(first) = self.find_by(print, format, bytes, name) {
             self.entries[first as usize].winner = number;
             entry.winner = AGAIN;
             self.entries.push(entry);
@@ -196,12 +203,16 @@ impl Index {
 
     /// The first entry of this key.
     pub(super) fn find(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
+        self.find_by(print(key), format, bytes, key)
+    }
+
+    fn find_by(&self, print: u32, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
         if let Some(table) = &self.table {
             return table.find(key, |n| self.key(format, bytes, n));
         }
         (0..)
             .zip(&self.entries)
-            .find(|(n, entry)| entry.winner != AGAIN && self.key(format, bytes, *n) == key)
+            .find(|(n, entry)| entry.print == print && entry.winner != AGAIN && self.key(format, bytes, *n) == key)
             .map(|(n, _)| n)
     }
 
@@ -244,6 +255,13 @@ impl Index {
         }
         self.entries[number as usize].end = small(end);
         shift(&mut self.body.1);
+        if let Some(links) = &mut self.links {
+            for (from, to) in &mut links.targets {
+                shift(from);
+                shift(to);
+            }
+            shift(&mut links.last);
+        }
     }
 }
 
@@ -267,6 +285,10 @@ impl<'a> RawKey<'a> {
             key => key.borrowed(format).into(),
         }
     }
+}
+
+fn print(key: KeyRef<'_>) -> u32 {
+    (key.fingerprint() >> 32) as u32
 }
 
 pub(super) fn small(n: usize) -> u32 {

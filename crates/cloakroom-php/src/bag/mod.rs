@@ -4,6 +4,7 @@
 mod edit;
 pub(crate) mod graph;
 pub(crate) mod index;
+pub(crate) mod targets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::formats::Format;
 use crate::key::{AsKey, KeyRef};
+use crate::number::Precision;
 use crate::options::Options;
 use crate::value::Value;
 use index::Index;
@@ -41,7 +43,8 @@ use index::Index;
 /// * A key that comes twice has the place of the first and the value of the last; setting or removing it removes
 ///   the repetition.
 /// * With references in the session, `set` and `remove` do what PHP does to `$_SESSION` (writing through `R:`, moving
-///   a value to the first that still refers to it), number all references anew, and drop repeated keys. Where a
+///   a value to the first that still refers to it). Where numbers move, all references are numbered anew and repeated
+///   keys dropped; where they do not, all other bytes stay. Where a
 ///   `C:` payload makes the numbers uncertain, they are refused unless nothing moves.
 #[derive(Clone)]
 pub struct Bag {
@@ -133,9 +136,9 @@ impl Bag {
         if !self.touches_references(entry) {
             return crate::unserialize::build(span, false).map(Some).map_err(|error| error.under(key));
         }
-        let Some(bytes) = self.serialized(key)? else { return Ok(None) };
-        let references = crate::unserialize::check(&bytes)?;
-        crate::unserialize::build(&bytes, references).map(Some).map_err(|error| error.under(key))
+        // Numbered from 1, and no key comes twice.
+        let Some(bytes) = self.written_anew(key, Precision::Digits(17))? else { return Ok(None) };
+        crate::unserialize::build(&bytes, false).map(Some).map_err(|error| error.under(key))
     }
 
     /// A key's value as it lies in the session.
@@ -154,15 +157,19 @@ impl Bag {
             let graph = graph::Graph::of_value(span)?;
             return graph.canonical_value(precision).map(Some).map_err(|error| error.under(key));
         }
+        self.written_anew(key, precision)
+    }
+
+    fn written_anew(&self, key: KeyRef<'_>, precision: Precision) -> Result<Option<Vec<u8>>> {
         let mut graph = self.index.graph(self.format, &self.data)?;
         let place = graph.roots.iter().find(|root| root.key.as_ref() == key).map(|root| root.place);
         let Some(place) = place else { return Ok(None) };
         graph.canonical_place(place, precision).map(Some).map_err(|error| error.under(key))
     }
 
-    /// What begins at this byte of the session, serialized by itself; for what serde meets behind references.
-    pub(crate) fn serialized_at(&self, at: usize) -> Result<Vec<u8>> {
-        self.index.graph(self.format, &self.data)?.serialized_at(at, self.options.serialize_precision)
+    /// The session's variables; for what serde meets behind references.
+    pub(crate) fn graph(&self) -> Result<graph::Graph<'_>> {
+        self.index.graph(self.format, &self.data)
     }
 
     /// For each reference, where what it means is written.

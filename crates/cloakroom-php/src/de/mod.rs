@@ -34,7 +34,7 @@ pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
 
 /// [`from_slice`] with other [`Options`].
 pub fn from_slice_with<'a, T: Deserialize<'a>>(bytes: &'a [u8], options: Options) -> Result<T> {
-    let targets = if check(bytes)? { Graph::of_value(bytes)?.targets() } else { Vec::new() };
+    let targets = check(bytes)?;
     let mut de = De::new(bytes, 0, options, None, &targets);
     T::deserialize(&mut de)
 }
@@ -53,9 +53,11 @@ struct De<'a, 't> {
     // Where what each reference means is written.
     targets: &'t [(u32, u32)],
     depth: u16,
-    // Bytes that may still be read through references: they can multiply without end.
+    // Bytes that may still be read through references, which can multiply without end.
     budget: usize,
     walker: Walker,
+    // Made when a value of PHP with references is asked for.
+    graph: Option<Box<Graph<'a>>>,
 }
 
 /// A head, where it began, and where to go on after its value if that lies elsewhere.
@@ -72,7 +74,7 @@ fn misplaced(fault: Fault) -> Error {
 impl<'a, 't> De<'a, 't> {
     fn new(buf: &'a [u8], at: usize, options: Options, bag: Option<&'a Bag>, targets: &'t [(u32, u32)]) -> Self {
         let budget = buf.len().saturating_mul(16).saturating_add(1 << 16);
-        Self { buf, at, options, bag, targets, depth: 0, budget, walker: Walker::default() }
+        Self { buf, at, options, bag, targets, depth: 0, budget, walker: Walker::default(), graph: None }
     }
 
     fn target(&self, at: usize) -> Result<usize> {
@@ -109,14 +111,31 @@ impl<'a, 't> De<'a, 't> {
     /// After a value: back to where it was referred from.
     fn closed(&mut self, opened: &Opened<'_>) -> Result<()> {
         if let Some((target, resume)) = opened.jumped {
-            let what = "references that multiply beyond measure";
-            self.budget = self
-                .budget
-                .checked_sub(self.at.saturating_sub(target).max(1))
-                .ok_or_else(|| Error::new(ErrorKind::Limit, what).at(opened.start))?;
+            self.pay(self.at.saturating_sub(target), opened.start)?;
             self.at = resume;
         }
         Ok(())
+    }
+
+    fn pay(&mut self, bytes: usize, at: usize) -> Result<()> {
+        let what = "references that multiply beyond measure";
+        let left = self.budget.checked_sub(bytes.max(1));
+        self.budget = left.ok_or_else(|| Error::new(ErrorKind::Limit, what).at(at))?;
+        Ok(())
+    }
+
+    /// What begins at this byte, serialized by itself.
+    fn serialized_at(&mut self, at: usize) -> Result<Vec<u8>> {
+        let graph = match &mut self.graph {
+            Some(graph) => graph,
+            none => none.insert(Box::new(match self.bag {
+                Some(bag) => bag.graph()?,
+                None => Graph::of_value(self.buf)?,
+            })),
+        };
+        let bytes = graph.serialized_at(at, self.options.serialize_precision)?;
+        self.pay(bytes.len(), at)?;
+        Ok(bytes)
     }
 
     fn skip(&mut self) -> Result<()> {
@@ -332,11 +351,10 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
         if !facts.references {
             return visitor.visit_borrowed_bytes(&self.buf[start..self.at]);
         }
-        let bytes = match self.bag {
-            Some(bag) => bag.serialized_at(start)?,
-            None if start == 0 => self.buf.to_vec(),
-            None => Graph::of_value(self.buf)?.serialized_at(start, self.options.serialize_precision)?,
-        };
+        if self.bag.is_none() && start == 0 {
+            return visitor.visit_bytes(self.buf);
+        }
+        let bytes = self.serialized_at(start)?;
         visitor.visit_bytes(&bytes)
     }
 

@@ -11,6 +11,7 @@ use serde::ser::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyRef};
 use crate::options::Options;
+use crate::scan::MAX_DEPTH;
 use crate::serialize;
 use crate::value_serde::{CUSTOM, ENUM, OBJECT, ORDERED, REFERENCE};
 
@@ -26,9 +27,16 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
 
 /// [`to_vec`] with other [`Options`].
 pub fn to_vec_with<T: Serialize + ?Sized>(value: &T, options: Options) -> Result<Vec<u8>> {
-    let mut ser = Ser { out: Vec::new(), options, depth: 0, ordered: false };
+    written(value, options).map(|(bytes, _)| bytes)
+}
+
+/// The bytes, and whether they are known to be what PHP reads: arrays and scalars alone, nested less deep than PHP
+/// allows, with a level to spare for the array of a session.
+pub(crate) fn written<T: Serialize + ?Sized>(value: &T, options: Options) -> Result<(Vec<u8>, bool)> {
+    let mut ser = Ser { out: Vec::new(), options, depth: 0, ordered: false, named: false };
     value.serialize(&mut ser)?;
-    Ok(ser.out)
+    let known = !ser.named && usize::from(options.serde_depth) < MAX_DEPTH;
+    Ok((ser.out, known))
 }
 
 impl serde::ser::Error for Error {
@@ -43,6 +51,8 @@ struct Ser {
     depth: u16,
     // The next map is one of ours and has its order and keys already.
     ordered: bool,
+    // Names of classes or cases, or payloads, have been written as they were given.
+    named: bool,
 }
 
 fn too_large() -> Error {
@@ -315,6 +325,7 @@ impl<'s> Serializer for &'s mut Ser {
             }
             _ => return self.open(Some(len)),
         };
+        self.named = true;
         let mut elements = self.open(None)?;
         elements.mode = mode;
         Ok(elements)

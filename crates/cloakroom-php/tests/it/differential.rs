@@ -218,6 +218,10 @@ fn edits() {
                 }
                 let again = Bag::parse(format, bag.to_bytes()).expect("we wrote it");
                 assert!(again.keys().eq(bag.keys()));
+                for key in bag.keys() {
+                    let read = |bag: &Bag| bag.get::<serde_json::Value>(key).map_err(|error| error.to_string());
+                    assert_eq!(read(&bag), read(&again), "{}", show(&stored));
+                }
                 let shown = || {
                     let edits: Vec<String> = edits
                         .iter()

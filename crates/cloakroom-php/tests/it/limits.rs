@@ -116,7 +116,30 @@ fn memory_is_bounded_by_the_input() {
     let session: Vec<u8> = (0..50_000).flat_map(|n| format!("{n:x}|N;").into_bytes()).collect();
     let len = session.len();
     let (_bag, held, _) = measure(|| Bag::parse(Format::Php, session).expect("valid"));
-    assert!(held - len <= 50_000 * (32 + 11) + 1024, "{held} for {len}");
+    assert!(held - len <= 50_000 * (40 + 11) + 1024, "{held} for {len}");
+}
+
+/// The same value behind thousands of references, whole in each of the values asked for.
+#[test]
+fn references_do_not_multiply_memory() {
+    let list = |what: &str| (0..5000).flat_map(|n| [format!("i:{n};"), what.to_owned()]).collect::<String>();
+    let (items, again) = (list("N;"), list("R:1;"));
+    let session = format!("x|a:5000:{{{items}}}all|a:5000:{{{again}}}").into_bytes();
+    let value = format!("a:2:{{i:0;a:5000:{{{items}}}i:1;a:5000:{{{}}}}}", again.replace("R:1;", "R:2;")).into_bytes();
+    let len = session.len();
+    let bag = Bag::parse(Format::Php, session).expect("valid");
+    let (result, _, most) = measure(|| bag.get::<Vec<Value>>("all").map(drop));
+    assert_eq!(result.expect_err("beyond measure").kind(), ErrorKind::Limit);
+    assert!(most <= 400 * len, "{most} for {len}");
+    let (result, _, most) = measure(|| from_slice::<(Value, Vec<Value>)>(&value).map(drop));
+    assert_eq!(result.expect_err("beyond measure").kind(), ErrorKind::Limit);
+    assert!(most <= 400 * len, "{most} for {len}");
+    // Where each variable is written once there is nothing to multiply.
+    let (written, _, most) = measure(|| [bag.serialize_all(), bag.serialized("all").map(Option::unwrap_or_default)]);
+    assert!(most <= 200 * len, "{most} for {len}");
+    assert!(written.iter().all(|bytes| bytes.as_ref().expect("serialize").len() <= 2 * len));
+    let (all, held, _) = measure(|| bag.value("all").expect("value"));
+    assert!(all.is_some() && held <= 16 * len, "{held} for {len}");
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Graph<'a> {
     // An enum's case is one object wherever it stands.
     cases: HashMap<(&'a [u8], &'a [u8]), u32>,
     references: Vec<(u32, Place)>,
+    // Nothing has changed since places were counted.
+    settled: bool,
     /// A reference's number may or may not count what a `C:` payload holds.
     pub(crate) uncertain: bool,
 }
@@ -103,6 +105,7 @@ impl<'a> Graph<'a> {
             top: None,
             cases: HashMap::new(),
             references: Vec::new(),
+            settled: false,
             uncertain: false,
         }
     }
@@ -148,6 +151,7 @@ impl<'a> Graph<'a> {
     /// Adds a value with numbers of its own.
     fn add_value(&mut self, bytes: &'a [u8]) -> Result<Place> {
         let place = self.place();
+        self.settled = false;
         let mut builder = self.builder(bytes);
         builder.place = place;
         Walker::default().value(bytes, 0, 0, &mut builder).map_err(|fault| with_path(bytes, fault))?;
@@ -176,6 +180,7 @@ impl<'a> Graph<'a> {
         let mut seen: HashMap<Key, usize> = self.roots.iter().map(|r| r.key.clone()).zip(0..).collect();
         let mut roots = std::mem::take(&mut self.roots);
         let root = matches!(format, Format::PhpSerialize).then(|| self.place());
+        self.settled = false;
         let mut builder = self.builder(bytes);
         if let Some(root) = root {
             builder.slots.push(root);
@@ -255,10 +260,14 @@ impl<'a> Graph<'a> {
     /// `unset($_SESSION[$key])`: what else refers to it keeps it.
     pub(crate) fn unset(&mut self, key: &Key) {
         self.roots.retain(|root| root.key != *key);
+        self.settled = false;
     }
 
     /// A variable with a single place left is no reference any more.
     fn settle(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
         let mut holders = vec![0_u32; self.cells.len()];
         let mut seen = vec![false; self.contents.len()];
         let mut pending: Vec<Place> = self.roots.iter().map(|root| root.place).chain(self.top).collect();
@@ -304,7 +313,7 @@ impl<'a> Graph<'a> {
     }
 
     /// What begins at this byte, serialized by itself.
-    pub(crate) fn serialized_at(mut self, at: usize, precision: Precision) -> Result<Vec<u8>> {
+    pub(crate) fn serialized_at(&mut self, at: usize, precision: Precision) -> Result<Vec<u8>> {
         let place = u32::try_from(at).ok().and_then(|at| self.place_at(at));
         let place = place.ok_or_else(|| Error::new(ErrorKind::Unsupported, "nothing begins here").at(at))?;
         self.canonical_place(place, precision)
