@@ -85,10 +85,12 @@ fn name_of(raw: &[u8], name: &[u8]) -> Option<Form> {
         Some(at) if raw[at..].contains(&b']') && at > 0 => (&raw[..at], Form::Array),
         _ => (raw, Form::Plain),
     };
-    let mangled: Vec<u8> =
-        base.iter().map(|&byte| if matches!(byte, b' ' | b'.' | b'[') { b'_' } else { byte }).collect();
-    let forged = mangled != base && (mangled.starts_with(b"__Host-") || mangled.starts_with(b"__Secure-"));
-    (mangled == name && !forged).then_some(form)
+    let mangle = |byte: &u8| if matches!(byte, b' ' | b'.' | b'[') { b'_' } else { *byte };
+    if base.len() != name.len() || !base.iter().map(mangle).eq(name.iter().copied()) {
+        return None;
+    }
+    let forged = base != name && (name.starts_with(b"__Host-") || name.starts_with(b"__Secure-"));
+    (!forged).then_some(form)
 }
 
 fn is_space(byte: u8) -> bool {
@@ -97,6 +99,9 @@ fn is_space(byte: u8) -> bool {
 
 /// PHP's `php_raw_url_decode`: `%XX` and nothing else.
 pub fn percent_decode(value: &[u8]) -> Vec<u8> {
+    if !value.contains(&b'%') {
+        return value.to_vec();
+    }
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;
     while let Some((&byte, tail)) = rest.split_first() {
