@@ -54,8 +54,8 @@ enum Open {
     Returned(Opened),
     /// With the guard, and the head of the response has left.
     Detached,
-    /// The request was cancelled: they are to be discarded.
-    Cancelled,
+    /// The request was cancelled: they are to be discarded, also those of a guard that is still held.
+    Cancelled { guarded: bool },
 }
 
 impl Session {
@@ -170,7 +170,10 @@ impl Session {
 
     /// For adapters: the request has been dropped. What a `start` has changed is discarded, its lock is released.
     pub fn cancel(&self) {
-        let before = std::mem::replace(&mut *self.open(), Open::Cancelled);
+        let mut open = self.open();
+        let guarded = matches!(*open, Open::Guarded | Open::Detached | Open::Cancelled { guarded: true });
+        let before = std::mem::replace(&mut *open, Open::Cancelled { guarded });
+        drop(open);
         drop(before);
     }
 
@@ -221,11 +224,13 @@ impl Session {
 
     fn not_open(&self) -> Result<()> {
         match *self.open() {
-            Open::No | Open::Cancelled => Ok(()),
-            Open::Guarded | Open::Detached | Open::Returned(_) => Err(Error::misuse(
-                "this request has its session open with start(): use that guard, or close it with write_close() \
+            Open::No | Open::Cancelled { guarded: false } => Ok(()),
+            Open::Guarded | Open::Detached | Open::Returned(_) | Open::Cancelled { guarded: true } => {
+                Err(Error::misuse(
+                    "this request has its session open with start(): use that guard, or close it with write_close() \
                  before calling other verbs",
-            )),
+                ))
+            }
         }
     }
 

@@ -82,9 +82,11 @@ impl Session {
         state.engine.draw_sweep();
         {
             let mut open = self.open();
-            if matches!(*open, Open::No) {
-                *open = if state.head_sent { Open::Detached } else { Open::Guarded };
-            }
+            *open = match *open {
+                Open::Cancelled { .. } => Open::Cancelled { guarded: true },
+                _ if state.head_sent => Open::Detached,
+                _ => Open::Guarded,
+            };
         }
         drop(state);
         Ok(Started::new(self.clone(), opened))

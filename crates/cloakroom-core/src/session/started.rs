@@ -155,8 +155,10 @@ impl Started {
         self.closed = true;
         let opened = self.take_data();
         let mut open = self.session.open();
-        if matches!(*open, Open::Guarded | Open::Detached) {
-            *open = Open::No;
+        match *open {
+            Open::Guarded | Open::Detached => *open = Open::No,
+            Open::Cancelled { .. } => *open = Open::Cancelled { guarded: false },
+            Open::No | Open::Returned(_) => {}
         }
         opened
     }
@@ -295,7 +297,8 @@ impl Drop for Started {
                 let _ = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 engine.spawn(work);
             }
-            Open::No | Open::Returned(_) | Open::Cancelled => {}
+            Open::Cancelled { .. } => *open = Open::Cancelled { guarded: false },
+            Open::No | Open::Returned(_) => {}
         }
     }
 }

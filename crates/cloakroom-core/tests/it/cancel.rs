@@ -27,6 +27,20 @@ async fn a_cancelled_request_discards_and_unlocks() {
     assert_eq!(visitor.get("n").await, Some(1));
 }
 
+/// The guard and a clone of the handle live on in a task of the handler's.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_does_not_wait_for_its_own_guard() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    let s = session.start().await.unwrap();
+    session.cancel();
+    assert_eq!(session.update(|s| s.set("n", &2)).await.unwrap_err().kind(), ErrorKind::Misuse);
+    drop(s);
+    session.update(|s| s.set("n", &2)).await.unwrap();
+    assert_eq!(visitor.get("n").await, Some(2));
+}
+
 #[tokio::test]
 async fn a_panic_discards_and_unlocks() {
     let engine = engine();
