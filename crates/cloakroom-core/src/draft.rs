@@ -90,6 +90,11 @@ impl Draft {
         Ok(self.bag.set_value(key, value)?)
     }
 
+    /// The bytes of the value under `key` as they lie in the store, not decoded.
+    pub fn raw(&self, key: impl AsKey) -> Option<&[u8]> {
+        self.bag.raw(key)
+    }
+
     /// The session as it will lie in the store.
     pub fn as_bytes(&self) -> &[u8] {
         self.bag.as_bytes()
@@ -133,11 +138,19 @@ fn ours_alone(key: &KeyRef<'_>) -> Result<()> {
 
 /// The contents of a session at one moment. It is owned, holds no lock, stays as it is, and may outlive the request.
 #[derive(Clone, Debug)]
-pub struct Snapshot(Draft);
+pub struct Snapshot {
+    draft: Draft,
+    exists: bool,
+}
 
 impl Snapshot {
-    pub(crate) fn new(bag: Bag) -> Snapshot {
-        Snapshot(Draft::new(bag))
+    pub(crate) fn new(bag: Bag, exists: bool) -> Snapshot {
+        Snapshot { draft: Draft::new(bag), exists }
+    }
+
+    /// True if there is a session, be it empty or not.
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 }
 
@@ -145,6 +158,6 @@ impl Deref for Snapshot {
     type Target = Draft;
 
     fn deref(&self) -> &Draft {
-        &self.0
+        &self.draft
     }
 }

@@ -27,7 +27,7 @@ mod session;
 mod settings;
 pub mod store;
 
-pub use cloakroom_php::{AsKey, Format, KeyRef, Value};
+pub use cloakroom_php::{AsKey, Bag, Format, KeyRef, Value};
 pub use clock::{Clock, SystemClock};
 pub use deadline::Deadline;
 pub use draft::{Draft, Snapshot};

@@ -55,7 +55,7 @@ mod connect;
 pub mod php;
 
 pub use cloakroom_core::{
-    AsKey, Clock, Draft, Engine, Error, ErrorKind, Format, KeyRef, Random, Result, Session, SessionId, Settings,
+    AsKey, Bag, Clock, Draft, Engine, Error, ErrorKind, Format, KeyRef, Random, Result, Session, SessionId, Settings,
     Snapshot, StartOptions, Started, Store, SystemClock, SystemRandom, Value, cookie, store,
 };
 #[cfg(feature = "files")]

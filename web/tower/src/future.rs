@@ -50,9 +50,9 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.finishing.is_none() {
-            let response = ready!(this.inner.as_mut().poll(context))?;
+            let mut response = ready!(this.inner.as_mut().poll(context))?;
             match this.own.as_ref() {
-                Some((session, engine)) if session.is_touched() => {
+                Some((session, engine)) if !session.finish_now(response.headers_mut()) => {
                     *this.finishing = Some(Box::pin(finish(engine.clone(), session.clone(), response)));
                 }
                 _ => {

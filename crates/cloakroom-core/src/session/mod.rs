@@ -204,12 +204,23 @@ impl Session {
             state.touch_if_due().await;
             state.head_sent = true;
         }
-        if state.unwritten && !state.head.exact {
-            let name = state.engine.settings().name.clone();
-            state.head.drop_cookie(&name);
-        }
-        state.head.write(out);
+        state.write_head(out);
         written
+    }
+
+    /// For adapters: what [`Engine::finish`] does, at once, if nothing has to be asked of the store for it, as after
+    /// nearly every request. False if something has; nothing has been done then.
+    pub fn finish_now(&self, out: &mut HeaderMap) -> bool {
+        if !self.is_touched() {
+            return true;
+        }
+        let Ok(mut state) = self.shared.state.try_lock() else { return false };
+        if !matches!(*self.open(), Open::No) || state.is_touch_due() {
+            return false;
+        }
+        state.head_sent = true;
+        state.write_head(out);
+        true
     }
 
     /// The state, for a verb that must not find the request's own session open.

@@ -51,6 +51,11 @@ impl Started {
         &self.opened.id
     }
 
+    /// True if this start has made the session, and not found it.
+    pub fn is_new(&self) -> bool {
+        self.opened.read.is_none()
+    }
+
     /// PHP's `session_write_close()`: writes the session, or only lets it live on if nothing has changed, and
     /// releases the lock.
     pub async fn write_close(mut self) -> Result<()> {
@@ -67,7 +72,7 @@ impl Started {
         if let Some(lease) = lease {
             lease.release().await;
         }
-        Snapshot::new(draft.into_bag())
+        Snapshot::new(draft.into_bag(), true)
     }
 
     /// PHP's `session_reset()`: goes back to what was read. The lock was held, so that the store has not changed.

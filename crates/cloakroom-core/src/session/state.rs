@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom_php::Bag;
+use http::HeaderMap;
 
 use crate::head::Head;
 use crate::moved::{self, Move};
@@ -193,10 +194,10 @@ impl State {
         if self.gone {
             return Err(Error::gone());
         }
-        Ok(Snapshot::new(match &self.found {
-            Found::Present(present) => present.bag.clone(),
-            Found::Unknown | Found::Absent => self.empty(),
-        }))
+        Ok(match &self.found {
+            Found::Present(present) => Snapshot::new(present.bag.clone(), true),
+            Found::Unknown | Found::Absent => Snapshot::new(self.empty(), false),
+        })
     }
 
     /// What a record's payload says of a move.
@@ -261,17 +262,31 @@ impl State {
         };
     }
 
+    /// Whether a read wants the session to live on, and its last refresh is long enough ago.
+    pub(super) fn is_touch_due(&self) -> bool {
+        let lifetime = self.engine.settings().lifetime();
+        match &self.found {
+            Found::Present(Present { ttl: Some(ttl), .. }) if self.keep_alive => {
+                lifetime.saturating_sub(*ttl) > REFRESH_AFTER.min(lifetime / 10)
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds to a response what has been decided about the browser.
+    pub(super) fn write_head(&mut self, out: &mut HeaderMap) {
+        if self.unwritten && !self.head.exact {
+            let name = self.engine.settings().name.clone();
+            self.head.drop_cookie(&name);
+        }
+        self.head.write(out);
+    }
+
     /// Lets a session that was read live on. That it could not is no reason to fail a request that has its data.
     pub(super) async fn touch_if_due(&mut self) {
-        let lifetime = self.engine.settings().lifetime();
-        let (Found::Present(Present { ttl: Some(ttl), .. }), Some(id), true) = (&self.found, &self.id, self.keep_alive)
-        else {
-            return;
-        };
+        let (Some(id), true) = (&self.id, self.is_touch_due()) else { return };
         self.keep_alive = false;
-        if lifetime.saturating_sub(*ttl) <= REFRESH_AFTER.min(lifetime / 10) {
-            return;
-        }
+        let lifetime = self.engine.settings().lifetime();
         let key = Key::from_id(id);
         let deadline = self.deadline(Duration::ZERO);
         match self.engine.store().commit(&key, Expect::Any, Put::Touch(lifetime), &deadline).await {

@@ -278,6 +278,11 @@ impl Settings {
         })
     }
 
+    /// All settings with a field of their own, by name, as PHP would be told of them in a php.ini or by `-d`.
+    pub fn ini(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        NAMES.iter().filter_map(|&name| Some((name, self.get(name)?)))
+    }
+
     /// Finds what PHP lets pass and a service should not start with: a cookie name that no cookie can have,
     /// attributes that would break the header, ids that can be guessed.
     pub fn check(&self) -> Result<()> {
@@ -351,12 +356,7 @@ impl fmt::Debug for Settings {
 impl fmt::Display for Settings {
     /// As a php.ini would say it, one `session.*` setting a line; `save_path` may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for name in NAMES {
-            if let Some(value) = self.get(name) {
-                writeln!(f, "{name} = \"{value}\"")?;
-            }
-        }
-        Ok(())
+        self.ini().try_for_each(|(name, value)| writeln!(f, "{name} = \"{value}\""))
     }
 }
 

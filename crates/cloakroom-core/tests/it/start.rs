@@ -27,10 +27,11 @@ async fn an_empty_start_marks_the_browser_as_php_does() {
     let engine = engine();
     let mut visitor = Visitor::new(&engine);
     let session = visitor.begin();
-    drop(session.start().await.unwrap());
+    assert!(session.start().await.unwrap().is_new());
     visitor.finish(session).await;
     let id = visitor.cookie.clone().unwrap();
     let session = visitor.begin();
+    assert!(session.peek().await.unwrap().exists());
     assert_eq!(session.start().await.unwrap().id().expose_str(), id);
     assert!(lines(&visitor.finish(session).await, "set-cookie").is_empty());
 }

@@ -16,7 +16,8 @@ async fn reading_marks_nobody() {
     let engine = engine();
     for mut visitor in [Visitor::new(&engine), Visitor::with(&engine, "0123456789abcdef0123456789abcdef")] {
         let session = visitor.begin();
-        assert!(session.read().await.unwrap().is_empty());
+        let snapshot = session.read().await.unwrap();
+        assert!(snapshot.is_empty() && !snapshot.exists());
         let headers = visitor.finish(session).await;
         assert_eq!(lines(&headers, "vary"), ["Cookie"]);
         assert_eq!(headers.len(), 1, "{headers:?}");
