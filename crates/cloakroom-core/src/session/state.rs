@@ -84,7 +84,10 @@ impl State {
     /// The limits for one verb; the time for talking to the store is one budget for the whole request.
     fn deadline(&mut self, lock_wait: Duration) -> Deadline {
         let io_timeout = self.engine.settings().io_timeout;
-        self.deadline.get_or_insert_with(|| Deadline::new(io_timeout, lock_wait)).with_lock_wait(lock_wait)
+        if let Some(deadline) = &self.deadline {
+            return deadline.with_lock_wait(lock_wait);
+        }
+        self.deadline.insert(Deadline::new(io_timeout, lock_wait)).clone()
     }
 
     /// Asks the store, unless that has been done.
