@@ -40,6 +40,12 @@ impl Session {
         let deadline = state.update_deadline();
         loop {
             state.look().await?;
+            if conflicts == CONFLICTS && matches!(state.found, Found::Present(_)) {
+                match state.update_locked(&mut f, &deadline).await? {
+                    Some(result) => return result,
+                    None => continue,
+                }
+            }
             let (before, version) = match &state.found {
                 Found::Present(Present { bag, version, .. }) => (bag.clone(), Some(version.clone())),
                 Found::Unknown | Found::Absent => (state.empty(), None),
@@ -59,19 +65,9 @@ impl Session {
                 state.create(draft.into_bag(), &deadline).await?;
                 return result;
             };
-            let attempt = if conflicts < CONFLICTS {
-                state.replace(draft.into_bag(), &version, &deadline).await?
-            } else {
-                Attempt::Conflict
-            };
-            match attempt {
+            match state.replace(draft.into_bag(), &version, &deadline).await? {
                 Attempt::Done => return result,
-                Attempt::Conflict if conflicts < CONFLICTS => conflicts += 1,
-                Attempt::Conflict => {
-                    if let Some(result) = state.update_locked(&mut f, &deadline).await? {
-                        return result;
-                    }
-                }
+                Attempt::Conflict => conflicts += 1,
             }
             fresh = true;
         }

@@ -266,6 +266,35 @@ async fn a_touch_that_fails_or_has_no_time_left_fails_no_request() {
 }
 
 #[tokio::test]
+async fn after_four_conflicts_the_lock_is_taken() {
+    let (store, engine) = faulty();
+    let visitor = Visitor::with_session(&engine).await;
+    let mut runs = 0;
+    store.reset();
+    let session = visitor.begin();
+    let others = visitor.clone();
+    let update = session.update(|s| {
+        runs += 1;
+        let n = s.get::<i64>("n")?.unwrap_or(0);
+        s.set("sum", &(n + 1))
+    });
+    let interfere = async {
+        for n in 10..14 {
+            let mut gate = store.stop_at(Op::Write, 1);
+            gate.arrived().await;
+            others.clone().set("n", n).await;
+            gate.open();
+        }
+    };
+    // The first gate stands before the update begins.
+    let ((), updated) = tokio::join!(biased; interfere, update);
+    updated.unwrap();
+    // Four attempts that met a neighbour; the fifth has the lock.
+    assert_eq!((runs, store.calls().locks), (5, 1));
+    assert_eq!(visitor.clone().get("sum").await, Some(14));
+}
+
+#[tokio::test]
 async fn a_rotation_that_fails_leaves_a_usable_session_at_each_step() {
     for (op, nth, fault, moved) in [
         (Op::Lock, 1, Fault::Unavailable, false),
