@@ -294,6 +294,8 @@ impl State {
         let deadline = self.deadline(Duration::ZERO);
         match self.engine.store().commit(&key, Expect::Any, Put::Touch(lifetime), &deadline).await {
             Ok(Outcome::Done(_) | Outcome::Gone) => {}
+            // Who holds the session writes or touches it.
+            Err(error) if error.kind() == ErrorKind::Locked => {}
             Ok(outcome) => tracing::warn!(session = %key.tag(), ?outcome, "a session could not be kept alive"),
             Err(error) => tracing::warn!(session = %key.tag(), %error, "a session could not be kept alive"),
         }

@@ -8,11 +8,18 @@ pub(super) struct Line {
     pub(super) value: String,
 }
 
-/// The settings of an ini file in their order; sections and comments are passed over.
+/// The settings of an ini file in their order; comments are passed over, and what stands in sections for single
+/// directories and hosts.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> + '_ {
-    text.lines().enumerate().filter_map(|(index, line)| {
+    let mut elsewhere = false;
+    text.lines().enumerate().filter_map(move |(index, line)| {
         let line = line.trim();
-        if line.is_empty() || line.starts_with([';', '#', '[']) {
+        if let Some(section) = line.strip_prefix('[') {
+            // Only these two kinds of sections mean anything to PHP.
+            let kind = section.get(..4).unwrap_or_default().to_ascii_uppercase();
+            elsewhere = kind == "PATH" || kind == "HOST";
+        }
+        if elsewhere || line.is_empty() || line.starts_with([';', '#', '[']) {
             return None;
         }
         let (name, value) = line.split_once('=')?;
@@ -122,6 +129,12 @@ mod tests {
         assert!(["0", "", "off", "no", "x"].iter().all(|text| !boolean(text)));
         assert!(["0", "1e3", " 1", "1 ", "-.5"].iter().all(|text| is_numeric(text)));
         assert!(["", "abc", "0x1A", "1a", "inf", "nan", "."].iter().all(|text| !is_numeric(text)));
+    }
+
+    #[test]
+    fn passes_over_what_is_for_single_directories_and_hosts() {
+        let text = "[PATH=/blog]\nsession.name=A\n[host=x]\nsession.name=B\n[Session]\nsession.name=C\n";
+        assert_eq!(lines(text).map(|line| line.value).collect::<Vec<_>>(), ["C"]);
     }
 
     #[test]
