@@ -97,6 +97,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         command.args(packages.iter().flat_map(|package| ["-p", package]));
         command.arg("--").args(&options.rest);
         command.envs(KNOBS.iter().map(|knob| (knob.variable, options.value(knob).to_string())));
+        // Ordinary runs draw the same values each time; here each round draws others. It is printed with a failure.
+        if std::env::var_os("CLOAKROOM_DIFF_SEED").is_none() {
+            command.env("CLOAKROOM_DIFF_SEED", (std::process::id() ^ round.wrapping_mul(0x9e37_79b9)).to_string());
+        }
         start(&mut command)?;
         if end.is_none_or(|end| Instant::now() >= end) {
             break;
