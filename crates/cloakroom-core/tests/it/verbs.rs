@@ -244,3 +244,24 @@ async fn a_session_lives_as_long_as_it_is_read() {
     tokio::time::advance(std::time::Duration::from_secs(1000)).await;
     assert_eq!(visitor.get("n").await, None);
 }
+
+/// The short way out of a request must not forget what the long way does.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_owes_the_store_something_does_not_end_at_once() {
+    let engine = engine();
+    let visitor = Visitor::with_session(&engine).await;
+    let mut headers = http::HeaderMap::new();
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    assert!(session.finish_now(&mut headers), "nothing is due yet");
+    assert_eq!(lines(&headers, "vary"), ["Cookie"]);
+
+    tokio::time::advance(std::time::Duration::from_secs(1000)).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    assert!(!session.finish_now(&mut headers), "the session has to be kept alive");
+
+    let session = visitor.begin();
+    drop(session.start().await.unwrap());
+    assert!(!session.finish_now(&mut headers), "the session has to be written");
+}
