@@ -21,6 +21,7 @@ mod head;
 mod id;
 mod integrations;
 pub mod limiter;
+pub mod line;
 mod moved;
 mod random;
 mod session;

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,13 @@ use crate::error::{Doing, Failure, Result};
 const STARTING: Duration = Duration::from_secs(15);
 /// A port that looked free can be taken by somebody else before the server binds it.
 const PORTS_TRIED: usize = 5;
+/// The user `nobody` and its group on Debian, for servers that root starts and that refuse to run as root.
+const NOBODY: u32 = 65534;
+/// Runs a server for as long as somebody holds the other end of its standard input: a server that belongs to a whole
+/// test program lies in a `static`, which is never dropped, and the program may be killed.
+const WATCHED: &str = r#"exec 3<&0; "$@" </dev/null 3<&- & server=$!
+(read -r _ <&3; kill -KILL 0) & watch=$!
+wait "$server"; code=$?; kill -KILL "$watch"; exit "$code""#;
 
 /// A running server. Dropping it kills its whole process group and removes its directory.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub struct Process {
     child: Child,
     addr: SocketAddr,
     dir: TempDir,
+    /// Kept open for [`WATCHED`].
+    _alive: Option<ChildStdin>,
 }
 
 impl Process {
@@ -32,6 +42,36 @@ impl Process {
     ///
     /// The child gets an umask of 022, so that the modes of the files it creates do not depend on who runs the tests.
     pub fn start(name: &str, command: impl Fn(SocketAddr, &Path) -> Command) -> Result<Self> {
+        Process::start_any(name, command, |command| command.stdin(Stdio::null()).process_group(0))
+    }
+
+    /// [`start`](Process::start) of a server that all tests of a program share: it ends with the program, however
+    /// that ends. Root starts it as the user `nobody`, to whom its directory then belongs. `command`'s program,
+    /// arguments and added variables are taken over.
+    pub fn start_shared(name: &str, command: impl Fn(SocketAddr, &Path) -> Command) -> Result<Self> {
+        let wrap = |addr: SocketAddr, dir: &Path| {
+            // If that fails, so does the server, and its log says why.
+            let _ = give_to_ordinary_user(dir);
+            let inner = command(addr, dir);
+            let mut outer = Command::new("sh");
+            outer.args(["-c", WATCHED, "sh"]).arg(inner.get_program()).args(inner.get_args()).current_dir(dir);
+            for (name, value) in inner.get_envs() {
+                match value {
+                    Some(value) => outer.env(name, value),
+                    None => outer.env_remove(name),
+                };
+            }
+            as_ordinary_user(&mut outer);
+            outer
+        };
+        Process::start_any(name, wrap, |command| command.stdin(Stdio::piped()).process_group(0))
+    }
+
+    fn start_any(
+        name: &str,
+        command: impl Fn(SocketAddr, &Path) -> Command,
+        prepare: impl Fn(&mut Command) -> &mut Command,
+    ) -> Result<Self> {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let mut last = String::new();
         for _ in 0..PORTS_TRIED {
@@ -40,10 +80,11 @@ impl Process {
             let addr = free_addr()?;
             let mut command = command(addr, dir.path());
             let log = |file: &str| File::create(dir.path().join(file)).doing(|| format!("creating {file} for {name}"));
-            command.stdin(Stdio::null()).stdout(log("stdout")?).stderr(log("stderr")?).process_group(0);
+            prepare(&mut command).stdout(log("stdout")?).stderr(log("stderr")?);
             let program = command.get_program().to_string_lossy().into_owned();
-            let child = command.spawn().doing(|| format!("starting {name} ({program})"))?;
-            let mut process = Self { name: name.to_owned(), child, addr, dir };
+            let mut child = command.spawn().doing(|| format!("starting {name} ({program})"))?;
+            let alive = child.stdin.take();
+            let mut process = Self { name: name.to_owned(), child, addr, dir, _alive: alive };
             match process.wait_until_it_listens() {
                 Ok(()) => return Ok(process),
                 Err(failure) => last = format!("{failure}\n{}", process.log_tail()),
@@ -103,7 +144,23 @@ impl Drop for Process {
     }
 }
 
-fn free_addr() -> Result<SocketAddr> {
+/// Root lets the command run as `nobody`; everybody else already is an ordinary user.
+pub fn as_ordinary_user(command: &mut Command) {
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+}
+
+/// Gives a file or directory to the user of [`as_ordinary_user`].
+pub fn give_to_ordinary_user(path: &Path) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).doing(|| format!("giving {} to nobody", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A free address on this machine, for servers that need more than one.
+pub fn free_addr() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "looking for a free port".to_owned())?;
     listener.local_addr().doing(|| "looking for a free port".to_owned())
 }

@@ -1,0 +1,1 @@
+//! Cloakroom sessions in Memcached, as php-memcached keeps them.

@@ -1,0 +1,1 @@
+//! The memcached store keeps every promise of the suite.

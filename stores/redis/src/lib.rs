@@ -1,0 +1,1 @@
+//! Cloakroom sessions in Redis and Valkey, as php-redis keeps them.

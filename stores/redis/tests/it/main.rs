@@ -1,0 +1,1 @@
+//! The redis store keeps every promise of the suite.

@@ -1,0 +1,1 @@
+//! Cloakroom sessions in PostgreSQL, MySQL and MariaDB.

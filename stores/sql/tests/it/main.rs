@@ -1,0 +1,1 @@
+//! The sql store keeps every promise of the suite.

@@ -1,0 +1,1 @@
+//! Cloakroom sessions in SQLite.

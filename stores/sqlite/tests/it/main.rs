@@ -1,0 +1,1 @@
+//! The sqlite store keeps every promise of the suite.
