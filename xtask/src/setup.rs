@@ -62,7 +62,100 @@ const NEEDS: &[Need] = &[
         found: || works("php", &["-n", "-v"]),
         may_be_skipped: true,
     },
+    Need {
+        name: "redis",
+        source: Source::Debian("redis-server"),
+        needed_for: "the Redis store: one server, a cluster, a sentinel pair",
+        found: || works("redis-server", &["--version"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "sentinel",
+        source: Source::Debian("redis-sentinel"),
+        needed_for: "the Redis store behind sentinels",
+        found: || works("redis-sentinel", &["--version"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "memcached",
+        source: Source::Debian("memcached"),
+        needed_for: "the Memcached store",
+        found: || works("memcached", &["-V"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "postgres",
+        source: Source::Debian("postgresql"),
+        needed_for: "the SQL store on PostgreSQL",
+        found: || postgres_is_there(),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "mariadb",
+        source: Source::Debian("mariadb-server"),
+        needed_for: "the SQL store on MariaDB",
+        found: || works("mariadbd", &["--version"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "php-redis",
+        source: Source::Debian("php-redis"),
+        needed_for: "PHP beside the Redis store",
+        found: || php_has(&["igbinary", "redis"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "php-memcached",
+        source: Source::Debian("php-memcached"),
+        needed_for: "PHP beside the Memcached store",
+        found: || php_has(&["igbinary", "msgpack", "memcached"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "php-pgsql",
+        source: Source::Debian("php-pgsql"),
+        needed_for: "PHP beside the SQL store on PostgreSQL",
+        found: || php_has(&["pdo", "pdo_pgsql"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "php-mysql",
+        source: Source::Debian("php-mysql"),
+        needed_for: "PHP beside the SQL store on MariaDB",
+        found: || php_has(&["mysqlnd", "pdo", "pdo_mysql"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "php-sqlite3",
+        source: Source::Debian("php-sqlite3"),
+        needed_for: "PHP beside the SQLite store",
+        found: || php_has(&["pdo", "pdo_sqlite"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "symfony",
+        source: Source::Debian("php-symfony-http-foundation"),
+        needed_for: "Symfony beside the SQL stores",
+        found: || std::path::Path::new("/usr/share/php/Symfony/Component/HttpFoundation").exists(),
+        may_be_skipped: true,
+    },
 ];
+
+/// Debian keeps the server's programs out of `PATH`, in a folder for each version.
+fn postgres_is_there() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    works("postgres", &["--version"]) || versions.into_iter().any(|version| version.path().join("bin/initdb").exists())
+}
+
+/// Whether PHP without any php.ini can load the last of these extensions, after those that it builds on.
+fn php_has(extensions: &[&str]) -> bool {
+    let loaded = format!("exit(extension_loaded('{}') ? 0 : 1);", extensions.last().unwrap_or(&""));
+    let load: Vec<_> = extensions.iter().map(|name| format!("extension={name}")).collect();
+    let mut arguments = vec!["-n"];
+    arguments.extend(load.iter().flat_map(|one| ["-d", one.as_str()]));
+    arguments.extend(["-r", loaded.as_str()]);
+    works("php", &arguments)
+}
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments {
@@ -116,7 +209,7 @@ fn report(needs: &[&'static Need], skipped: &[&'static Need]) -> Vec<&'static Ne
             missing.push(need);
             "missing"
         };
-        println!("  {:<10} {state:<8} for {}", need.name, need.needed_for);
+        println!("  {:<13} {state:<8} for {}", need.name, need.needed_for);
     }
     missing
 }
