@@ -1,1 +1,5 @@
-//! The sql store keeps every promise of the suite.
+//! The store on real servers: PostgreSQL and MariaDB, each started once for this program.
+
+mod conformance;
+mod servers;
+mod util;
