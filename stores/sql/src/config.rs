@@ -125,7 +125,8 @@ impl SqlConfig {
         if address.contains('#') || query.contains('#') {
             return Err(Error::config("a `#` in the URL of a database has to be written as %23"));
         }
-        let is_theirs = |name: &str| known.contains(&name) || scheme.starts_with("postgres") && name.starts_with("options[");
+        let is_theirs =
+            |name: &str| known.contains(&name) || scheme.starts_with("postgres") && name.starts_with("options[");
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let (theirs, ours): (Vec<_>, Vec<_>) = pairs.partition(|pair| is_theirs(&decoded_name(pair)));
         let address = match theirs.join("&") {
@@ -134,7 +135,9 @@ impl SqlConfig {
         };
         // What sqlx says of a URL may quote it, and with it the password.
         let refused = |_: sqlx::Error| {
-            Error::config("the URL of the database cannot be read: look at host, port, sslmode, and at characters that have to be written as %XX")
+            Error::config(
+                "the URL of the database cannot be read: look at host, port, sslmode, and at characters that have to be written as %XX",
+            )
         };
         let mut config = if known == POSTGRES_OPTIONS {
             SqlConfig::postgres(PgConnectOptions::from_str(&address).map_err(refused)?)
@@ -349,7 +352,8 @@ mod tests {
 
     #[test]
     fn reads_its_url() {
-        let url = "postgresql://u:p@h:5433/db?sslmode=disable&pool=3&lock_pool=4&options[search_path]=app&max_payload=9";
+        let url =
+            "postgresql://u:p@h:5433/db?sslmode=disable&pool=3&lock_pool=4&options[search_path]=app&max_payload=9";
         let config = SqlConfig::from_url(url).unwrap();
         let Server::Postgres(options) = &config.server else { panic!() };
         assert_eq!((options.get_host(), options.get_port(), options.get_database()), ("h", 5433, Some("db")));

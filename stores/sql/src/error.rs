@@ -117,7 +117,9 @@ pub(crate) fn sort_connecting(error: sqlx::Error) -> Failure {
 fn broken(error: sqlx::Error) -> Error {
     match error {
         sqlx::Error::Io(error) => Error::unavailable("the connection to the database broke").with_source(error),
-        sqlx::Error::Tls(error) => Error::unavailable("the database's certificate or TLS is not accepted").with_source(error),
+        sqlx::Error::Tls(error) => {
+            Error::unavailable("the database's certificate or TLS is not accepted").with_source(error)
+        }
         sqlx::Error::PoolTimedOut => Error::unavailable("the database could not be reached in time"),
         sqlx::Error::PoolClosed => Error::unavailable("the store has been closed"),
         sqlx::Error::Configuration(_) => Error::unavailable("the driver cannot use its configuration"),

@@ -35,6 +35,6 @@ mod symfony_sql;
 
 pub use config::SqlConfig;
 pub use layout::{Expiry, Layout, LockMode, Symfony};
-pub use store::SqlStore;
 /// Its options of connections, for what a URL cannot say.
 pub use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions};
+pub use store::SqlStore;

@@ -8,7 +8,7 @@ use cloakroom_core::{Deadline, Key, Result};
 use crate::SqlStore;
 use crate::error::Failure;
 use crate::layout::Dialect;
-use crate::pool::{Arg, statement, within};
+use crate::pool::{Arg, within};
 use crate::store::{Shared, Way};
 
 /// How long one page may take.
@@ -37,7 +37,7 @@ impl Shared {
         let text = std::str::from_utf8(first).unwrap_or_default();
         let from = if self.takes_text() { Arg::Text(text) } else { Arg::Bytes(first) };
         let mut conn = self.connection(deadline).await?;
-        let rows = within(deadline, conn.rows(&statement(self.page(after.is_some())), &[from, limit])).await?;
+        let rows = within(deadline, conn.rows_once(self.page(after.is_some()), &[from, limit])).await?;
         let mut listed = Vec::with_capacity(rows.len());
         for row in &rows {
             let decoded = || {

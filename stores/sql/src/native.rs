@@ -22,7 +22,12 @@ pub(crate) struct Native {
 }
 
 impl Native {
-    pub(crate) async fn load(&self, conn: &mut Conn, id: &[u8], deadline: &Deadline) -> Result<Option<Record>, Failure> {
+    pub(crate) async fn load(
+        &self,
+        conn: &mut Conn,
+        id: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Option<Record>, Failure> {
         let rows = within(deadline, conn.rows(&self.texts.load, &[Arg::Bytes(id)])).await?;
         rows.first().map(record).transpose().map_err(Failure::Lost)
     }
@@ -89,7 +94,7 @@ impl Native {
         let (when, check) = match want {
             Want::Absent => return self.try_create(conn, id, put, deadline).await,
             Want::Any => (When::Any, None),
-            Want::Is(version) => (When::Is, Some(number(version))),
+            Want::Is(version) | Want::Found(version) => (When::Is, Some(number(version))),
             Want::Held(token) => (When::Held, Some(*token)),
         };
         let what = match put {
@@ -149,9 +154,7 @@ impl Native {
             Want::Held(_) => Step::Done(Outcome::Gone),
             _ if told.held && !(what == What::Touch && when == When::Any) => Step::Wait,
             _ if !told.alive => Step::Done(Outcome::Gone),
-            Want::Is(_) if told.version != check => {
-                Step::Done(Outcome::Conflict(record(&row).map_err(Failure::Lost)?))
-            }
+            Want::Is(_) if told.version != check => Step::Done(Outcome::Conflict(record(&row).map_err(Failure::Lost)?)),
             // It was in the way a moment ago and is not any more.
             _ => Step::Wait,
         })

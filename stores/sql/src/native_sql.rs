@@ -148,7 +148,10 @@ impl Texts {
     pub(crate) fn remove_mysql(&self, id: &str, when: &str, aside: bool) -> String {
         let (t, now) = (&self.table, "@cloakroom_now");
         let set_aside = if aside {
-            format!("INSERT INTO {} (payload, aside_at) SELECT payload, {now} FROM {t} WHERE id = {id} AND {when}; ", self.aside)
+            format!(
+                "INSERT INTO {} (payload, aside_at) SELECT payload, {now} FROM {t} WHERE id = {id} AND {when}; ",
+                self.aside
+            )
         } else {
             String::new()
         };
@@ -223,10 +226,9 @@ fn change_postgres(t: &str, aside: &str, when: When, what: What) -> String {
         What::Remove | What::SetAside => (format!("DELETE FROM {t} AS kept USING seen"), ", kept.payload"),
     };
     let (set_aside, removes) = match what {
-        What::SetAside => (
-            format!(", put AS (INSERT INTO {aside} (payload, aside_at) SELECT done.payload, {now} FROM done)"),
-            true,
-        ),
+        What::SetAside => {
+            (format!(", put AS (INSERT INTO {aside} (payload, aside_at) SELECT done.payload, {now} FROM done)"), true)
+        }
         What::Remove => (String::new(), true),
         What::Write | What::Touch => (String::new(), false),
     };
@@ -301,7 +303,8 @@ fn claim_postgres(t: &str, only_new: bool) -> String {
 /// Placeholders: payload, version, life, user, address, agent, id.
 fn create_postgres(t: &str) -> String {
     let now = Dialect::Postgres.now_millis();
-    let columns = "payload, version, expires_at, created_at, last_seen_at, user_id, address, agent, lock_token, lock_until";
+    let columns =
+        "payload, version, expires_at, created_at, last_seen_at, user_id, address, agent, lock_token, lock_until";
     let take = columns.split(", ").map(|column| format!("{column} = excluded.{column}")).collect::<Vec<_>>().join(", ");
     format!(
         "WITH made AS (INSERT INTO {t} AS kept ({columns}, id) \

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloakroom_core::{Deadline, Error, Result};
+use sqlx::SqlStr;
 use sqlx::mysql::{MySqlPoolOptions, MySqlRow};
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata, PoolOptions};
 use sqlx::postgres::{PgPoolOptions, PgRow};
-use sqlx::SqlStr;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, Postgres, Row as _, SqlSafeStr as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,14 +59,12 @@ type Check<'c> = Pin<Box<dyn Future<Output = sqlx::Result<bool>> + Send + 'c>>;
 
 fn options<DB: sqlx::Database>(size: u32, trouble: &Trouble) -> PoolOptions<DB> {
     let trouble = trouble.clone();
-    PoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(CONNECTING)
-        .test_before_acquire(false)
-        .before_acquire(move |connection: &mut DB::Connection, meta: PoolConnectionMetadata| -> Check<'_> {
+    PoolOptions::new().max_connections(size).acquire_timeout(CONNECTING).test_before_acquire(false).before_acquire(
+        move |connection: &mut DB::Connection, meta: PoolConnectionMetadata| -> Check<'_> {
             let suspect = trouble.is_suspect(meta.idle_for);
             Box::pin(async move { Ok(!suspect || connection.ping().await.is_ok()) })
-        })
+        },
+    )
 }
 
 impl Pool {
@@ -80,8 +78,9 @@ impl Pool {
             }
             Server::MySql(connect) => {
                 let options: MySqlPoolOptions = options(size, &trouble);
-                let options = options
-                    .after_connect(|connection, _| Box::pin(async { connection.execute(MYSQL_SESSION).await.map(drop) }));
+                let options = options.after_connect(|connection, _| {
+                    Box::pin(async { connection.execute(MYSQL_SESSION).await.map(drop) })
+                });
                 Db::MySql(options.connect_lazy_with((**connect).clone()))
             }
         };
@@ -97,7 +96,9 @@ impl Pool {
             Err(_) => match deadline.io(gate.acquire_owned()).await {
                 Ok(Ok(permit)) => permit,
                 Ok(Err(_)) | Err(_) => {
-                    return Err(Failure::NotSent(Error::unavailable("the pool is exhausted: all connections to the database are in use")));
+                    return Err(Failure::NotSent(Error::unavailable(
+                        "the pool is exhausted: all connections to the database are in use",
+                    )));
                 }
             },
         };
@@ -194,13 +195,22 @@ impl Conn {
 
     /// Asks for rows. All of the answer is awaited: PostgreSQL commits only after the last row.
     pub(crate) async fn rows(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Vec<Row>, Failure> {
+        self.rows_of(sql, args, true).await
+    }
+
+    /// The same with a statement that will not come again and is not worth keeping.
+    pub(crate) async fn rows_once(&mut self, sql: String, args: &[Arg<'_>]) -> Result<Vec<Row>, Failure> {
+        self.rows_of(&AssertSqlSafe(sql).into_sql_str(), args, false).await
+    }
+
+    async fn rows_of(&mut self, sql: &SqlStr, args: &[Arg<'_>], keep: bool) -> Result<Vec<Row>, Failure> {
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => {
-                let rows = bind_postgres(sql, args).fetch_all(&mut **connection).await?;
+                let rows = bind_postgres(sql, args).persistent(keep).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Raw::MySql(connection) => {
-                let rows = bind_mysql(sql, args).fetch_all(&mut **connection).await?;
+                let rows = bind_mysql(sql, args).persistent(keep).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
         };
@@ -209,13 +219,22 @@ impl Conn {
 
     /// Carries out a statement that gives no rows.
     pub(crate) async fn run(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Ran, Failure> {
+        self.run_of(sql, args, true).await
+    }
+
+    /// The same with a statement that will not come again and is not worth keeping.
+    pub(crate) async fn run_once(&mut self, sql: String) -> Result<Ran, Failure> {
+        self.run_of(&AssertSqlSafe(sql).into_sql_str(), &[], false).await
+    }
+
+    async fn run_of(&mut self, sql: &SqlStr, args: &[Arg<'_>], keep: bool) -> Result<Ran, Failure> {
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => {
-                let done = bind_postgres(sql, args).execute(&mut **connection).await?;
+                let done = bind_postgres(sql, args).persistent(keep).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: 0 })
             }
             Raw::MySql(connection) => {
-                let done = bind_mysql(sql, args).execute(&mut **connection).await?;
+                let done = bind_mysql(sql, args).persistent(keep).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: done.last_insert_id() })
             }
         };
@@ -352,7 +371,9 @@ impl Row {
     pub(crate) fn flag(&self, column: usize) -> Result<bool> {
         match self {
             Row::Postgres(row) => row.try_get_unchecked::<Option<bool>, _>(column).map(Option::unwrap_or_default),
-            Row::MySql(row) => row.try_get_unchecked::<Option<i64>, _>(column).map(|flag| flag.is_some_and(|flag| flag != 0)),
+            Row::MySql(row) => {
+                row.try_get_unchecked::<Option<i64>, _>(column).map(|flag| flag.is_some_and(|flag| flag != 0))
+            }
         }
         .map_err(undecoded)
     }

@@ -66,6 +66,8 @@ pub(crate) enum Want {
     Absent,
     Any,
     Is(Version),
+    /// As this holder found it, whether its life has ended since or not: where a place in line is all there is of a lock.
+    Found(Version),
     /// Of the native layout: the lease in the row.
     Held(i64),
 }
@@ -276,7 +278,10 @@ impl Shared {
     fn check_key(&self, key: &Key) -> Result<()> {
         let most = if self.lock_mode().is_some() { SYMFONY_KEY } else { NATIVE_KEY };
         if key.record().len() > most {
-            return Err(Error::new(ErrorKind::Unsupported, format!("keep a session whose key has more than {most} bytes")));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("keep a session whose key has more than {most} bytes"),
+            ));
         }
         Ok(())
     }
@@ -351,7 +356,9 @@ impl Shared {
             }
             Ok(Step::Done(None)) => Ok((Step::Done(None), None)),
             Ok(Step::Wait) => Ok((Step::Wait, Some(head))),
-            Err(failure) if failure.is_in_the_way() => self.or_locked(deadline, begun).map(|()| (Step::Wait, Some(head))),
+            Err(failure) if failure.is_in_the_way() => {
+                self.or_locked(deadline, begun).map(|()| (Step::Wait, Some(head)))
+            }
             Err(failure) => Err(failure.of_read()),
         }
     }
@@ -491,7 +498,9 @@ impl Shared {
                 }
                 outcome
             }
-            (Held::Line, Way::Symfony(symfony)) => shared.commit_in_line(symfony, &key, lease.found(), &put, deadline).await,
+            (Held::Line, Way::Symfony(symfony)) => {
+                shared.commit_in_line(symfony, &key, lease.found(), &put, deadline).await
+            }
             (Held::Connection(mut conn), Way::Symfony(symfony)) => {
                 let outcome = symfony.finish(&mut conn, &key, lease.found(), &put, deadline).await;
                 if matches!(outcome, Err(Failure::NotSent(_))) {
@@ -541,7 +550,7 @@ impl Shared {
     ) -> Result<Outcome> {
         let empty;
         let (want, put) = match (found, put) {
-            (Some(found), put) => (Want::Is(found.version.clone()), put),
+            (Some(found), put) => (Want::Found(found.version.clone()), put),
             (None, Put::Touch(ttl)) => {
                 empty = Put::Payload(cloakroom_core::store::Payload::new(bytes::Bytes::new(), *ttl));
                 (Want::Absent, &empty)

@@ -9,7 +9,7 @@ use cloakroom_core::{Deadline, Key, Result};
 
 use crate::error::Failure;
 use crate::layout::{Dialect, Expiry, LONGEST_DURATION, LockMode, SymfonyNames, hex};
-use crate::pool::{Conn, statement, within};
+use crate::pool::{Conn, within};
 use crate::store::{Shared, Way};
 
 /// How long one step may take.
@@ -105,7 +105,8 @@ impl Shared {
         for condition in &due.conditions {
             while left > 0 {
                 let batch = left.min(due.most);
-                let (removed, looked) = self.sweep_batch(&due, condition, batch, &deadline).await.map_err(Failure::of_write)?;
+                let (removed, looked) =
+                    self.sweep_batch(&due, condition, batch, &deadline).await.map_err(Failure::of_write)?;
                 swept.removed += removed;
                 left -= looked.clamp(removed, left);
                 if looked < batch {
@@ -178,8 +179,7 @@ impl Due {
         batch: usize,
         deadline: &Deadline,
     ) -> Result<(usize, usize), Failure> {
-        let sql = statement(self.one(condition, batch));
-        let ran = within(deadline, conn.run(&sql, &[])).await?;
+        let ran = within(deadline, conn.run_once(self.one(condition, batch))).await?;
         let removed = usize::try_from(ran.found).unwrap_or(usize::MAX);
         Ok((removed, removed))
     }
@@ -208,16 +208,16 @@ impl Due {
         let Due { table, id, free, .. } = self;
         let free = free.as_ref().map(|free| format!(" AND {free}")).unwrap_or_default();
         let skip_locked = self.skip_locked && !self.in_line;
-        let (begin, skip) = if skip_locked { ("START TRANSACTION; ", " FOR UPDATE SKIP LOCKED") } else { ("", "") };
+        let skip = if skip_locked { " FOR UPDATE SKIP LOCKED" } else { "" };
+        if skip_locked {
+            conn.set_open(true);
+            within(deadline, conn.flight("START TRANSACTION".to_owned())).await?;
+        }
         let mut passed_over = 0;
         let (ids, looked) = loop {
-            let find = format!(
-                "{begin}SELECT {id} FROM {table} WHERE {condition}{free} LIMIT {batch} OFFSET {passed_over}{skip}"
-            );
-            if skip_locked {
-                conn.set_open(true);
-            }
-            let rows = within(deadline, conn.flight(find)).await?;
+            let find =
+                format!("SELECT {id} FROM {table} WHERE {condition}{free} LIMIT {batch} OFFSET {passed_over}{skip}");
+            let rows = within(deadline, conn.rows_once(find, &[])).await?;
             let mut ids = Vec::with_capacity(rows.len());
             for row in &rows {
                 ids.extend(row.bytes(0).map_err(Failure::Lost)?);
@@ -234,7 +234,7 @@ impl Due {
         if !ids.is_empty() {
             let list = ids.iter().map(|id| literal(shared.dialect, id)).collect::<Vec<_>>().join(", ");
             let delete = format!("DELETE FROM {table} WHERE {id} IN ({list}) AND {condition}{free}");
-            let ran = within(deadline, conn.run(&statement(delete), &[])).await?;
+            let ran = within(deadline, conn.run_once(delete)).await?;
             removed = usize::try_from(ran.found).unwrap_or(usize::MAX);
         }
         if skip_locked {

@@ -27,7 +27,12 @@ pub(crate) struct SymfonyTable {
 }
 
 impl SymfonyTable {
-    pub(crate) async fn load(&self, conn: &mut Conn, key: &Key, deadline: &Deadline) -> Result<Option<Record>, Failure> {
+    pub(crate) async fn load(
+        &self,
+        conn: &mut Conn,
+        key: &Key,
+        deadline: &Deadline,
+    ) -> Result<Option<Record>, Failure> {
         let rows = within(deadline, conn.rows(&self.texts.load, &[self.id(key)?])).await?;
         rows.first().map(record).transpose().map_err(Failure::Lost)
     }
@@ -74,6 +79,7 @@ impl SymfonyTable {
         let what = what(put)?;
         let (when, same) = match want {
             Want::Is(version) => (When::Is, Some(version.as_bytes())),
+            Want::Found(version) => (When::Held, Some(version.as_bytes())),
             Want::Any => (When::Any, None),
             Want::Absent => return self.create(conn, key, put, deadline, patience).await,
             Want::Held(_) => return Err(Failure::NotSent(Error::misuse("this layout has no leases"))),
@@ -97,7 +103,7 @@ impl SymfonyTable {
             }
             Dialect::MySql if matches!(what, What::Remove | What::SetAside) => {
                 let is = same.map(|same| hex(same));
-                let flight = self.texts.remove_mysql(&hex(key.record()), is.as_deref(), what == What::SetAside);
+                let flight = self.texts.remove_mysql(&hex(key.record()), when, is.as_deref(), what == What::SetAside);
                 conn.set_open(true);
                 let rows = within(deadline, conn.flight(flight)).await?;
                 conn.set_open(false);
@@ -113,12 +119,12 @@ impl SymfonyTable {
                 let rows = within(deadline, conn.rows(&self.texts.read[0], &[id])).await;
                 let rows = rows.map_err(|failure| Failure::NotSent(failure.of_read()))?;
                 let Some(row) = rows.into_iter().next() else { return Ok(Step::Done(Outcome::Gone)) };
-                return self.refused(&row, same);
+                return self.refused(&row, when, same);
             }
         };
         let Some(row) = row else { return Ok(Step::Done(Outcome::Gone)) };
         if !row.flag(DONE).map_err(Failure::Lost)? {
-            return self.refused(&row, same);
+            return self.refused(&row, when, same);
         }
         Ok(Step::Done(match what {
             What::Write | What::Touch => Outcome::Done(version_after(want, put)),
@@ -127,10 +133,10 @@ impl SymfonyTable {
     }
 
     /// Why a change was not made.
-    fn refused(&self, row: &Row, same: Option<&Bytes>) -> Result<Step<Outcome>, Failure> {
+    fn refused(&self, row: &Row, when: When, same: Option<&Bytes>) -> Result<Step<Outcome>, Failure> {
         let found = record(row).map_err(Failure::Lost)?;
         Ok(match same {
-            _ if !row.flag(ALIVE).map_err(Failure::Lost)? => Step::Done(Outcome::Gone),
+            _ if when != When::Held && !row.flag(ALIVE).map_err(Failure::Lost)? => Step::Done(Outcome::Gone),
             Some(same) if found.payload != *same => Step::Done(Outcome::Conflict(found)),
             // It was in the way a moment ago and is not any more.
             _ => Step::Wait,
@@ -270,10 +276,9 @@ impl SymfonyTable {
     ) -> Result<Option<Record>, Failure> {
         conn.set_open(true);
         let begin = match self.texts.dialect {
-            Dialect::Postgres => format!(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}",
-                patience.millis()
-            ),
+            Dialect::Postgres => {
+                format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", patience.millis())
+            }
             // The connections of this pool are for locks alone, and each lock begins with this.
             Dialect::MySql => format!(
                 "SET SESSION innodb_lock_wait_timeout = {}; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
@@ -406,7 +411,8 @@ impl SymfonyTable {
             }
             (LockMode::Advisory, Dialect::Postgres) => {
                 // In a transaction that failed nothing else can be said.
-                let end = if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
+                let end =
+                    if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
                 let args = [Arg::Int(advisory_number(key.lock()))];
                 match end {
                     Ok(_) => within(&deadline, conn.rows(&ADVISORY_UNLOCK, &args)).await.map(drop),
@@ -414,7 +420,8 @@ impl SymfonyTable {
                 }
             }
             (LockMode::Advisory, Dialect::MySql) => {
-                let end = if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
+                let end =
+                    if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
                 let args = [Arg::Bytes(advisory_name(key.lock()))];
                 match end {
                     Ok(_) => within(&deadline, conn.run(&RELEASE_LOCK, &args)).await.map(drop),
@@ -453,7 +460,7 @@ fn what(put: &Put) -> Result<What, Failure> {
 fn version_after(want: &Want, put: &Put) -> Option<Version> {
     match (want, put) {
         (_, Put::Payload(payload)) => Some(Version::new(payload.bytes.clone())),
-        (Want::Is(version), _) => Some(version.clone()),
+        (Want::Is(version) | Want::Found(version), _) => Some(version.clone()),
         _ => None,
     }
 }

@@ -36,9 +36,10 @@ pub(crate) struct Texts {
     pub(crate) delete: SqlStr,
     pub(crate) bury: SqlStr,
     pub(crate) set_aside: SqlStr,
-    /// For who has no lock: one statement that takes its turn, looks, and changes.
+    /// For who has no lock: one statement that takes its turn, looks, and changes. [`When::Held`] is for who found the
+    /// record like this, and may write it also if its life has ended since.
     pub(crate) create: SqlStr,
-    changes: [[SqlStr; 4]; 2],
+    changes: [[SqlStr; 4]; 3],
 }
 
 impl Texts {
@@ -76,7 +77,7 @@ impl Texts {
             ),
         };
         let build = Build { dialect, t: &t, aside: &aside, names: &names, expiry: symfony.expiry, lock: symfony.lock };
-        let changes = [When::Is, When::Any].map(|when| {
+        let changes = [When::Is, When::Any, When::Held].map(|when| {
             [What::Write, What::Touch, What::Remove, What::SetAside].map(|what| {
                 statement(match dialect {
                     Dialect::Postgres => build.change_postgres(when, what),
@@ -127,11 +128,15 @@ impl Texts {
     }
 
     /// MySQL cannot tell what it deletes: read, set aside where asked for, and deleted, in one transaction and one go.
-    pub(crate) fn remove_mysql(&self, id: &str, is: Option<&str>, aside: bool) -> String {
+    pub(crate) fn remove_mysql(&self, id: &str, when: When, is: Option<&str>, aside: bool) -> String {
         let SymfonyNames { id: id_col, data, .. } = &self.names;
         let (t, now, end) = (&self.table, "@cloakroom_now", self.end_of_life());
-        let same = is.map(|payload| format!(" AND {data} = {payload}")).unwrap_or_default();
-        let when = format!("({end} >= {now}{same})");
+        let alive = format!("{end} >= {now}");
+        let when = match (when, is) {
+            (When::Is, Some(payload)) => format!("({alive} AND {data} = {payload})"),
+            (When::Held, Some(payload)) => format!("({data} = {payload})"),
+            _ => format!("({alive})"),
+        };
         let set_aside = if aside {
             format!(
                 "INSERT INTO {} (payload, aside_at) SELECT {data}, {} FROM {t} WHERE {id_col} = {id} AND {when}; ",
@@ -182,10 +187,9 @@ impl Build<'_> {
                 ),
                 ", turn",
             ),
-            LockMode::Transactional => (
-                format!("turn AS MATERIALIZED (SELECT set_config('lock_timeout', {}, true)), ", next()),
-                ", turn",
-            ),
+            LockMode::Transactional => {
+                (format!("turn AS MATERIALIZED (SELECT set_config('lock_timeout', {}, true)), ", next()), ", turn")
+            }
             LockMode::Advisory | LockMode::None => (String::new(), ""),
         }
     }
@@ -201,7 +205,11 @@ impl Build<'_> {
             format!("${last}")
         };
         let (turn, from_turn) = self.turn(what == What::Touch && when == When::Any, &mut next);
-        let same = if when == When::Is { format!(" AND seen.payload = {}", next()) } else { String::new() };
+        let found = match when {
+            When::Is => format!("seen.alive AND seen.payload = {}", next()),
+            When::Any => "seen.alive".to_owned(),
+            When::Held => format!("seen.payload = {}", next()),
+        };
         let change = match what {
             What::Write => {
                 let (data_mark, ttl) = (next(), next());
@@ -226,7 +234,7 @@ impl Build<'_> {
         format!(
             "WITH {turn}seen AS MATERIALIZED (SELECT s.{id} AS id, s.{data} AS payload, {end} - {now} AS ttl, \
              {end} >= {now} AS alive FROM {t} s{from_turn} WHERE s.{id} = $1 FOR UPDATE OF s), \
-             done AS ({change} WHERE kept.{id} = seen.id AND seen.alive{same} \
+             done AS ({change} WHERE kept.{id} = seen.id AND {found} \
              RETURNING true AS ok, kept.{data} AS payload){set_aside} \
              SELECT CASE WHEN {removes} OR done.ok IS NULL THEN seen.payload END, seen.ttl, seen.alive, \
              done.ok IS NOT NULL FROM seen LEFT JOIN done ON true"
@@ -258,10 +266,14 @@ impl Build<'_> {
         let (t, SymfonyNames { id, data, lifetime, time }) = (self.t, self.names);
         let (now, end) = (self.dialect.now_seconds(), self.expiry.end_of_life(self.dialect, lifetime, time));
         let set = if what == What::Write { format!("{data} = ?, ") } else { String::new() };
-        let same = if when == When::Is { format!(" AND {data} = ?") } else { String::new() };
+        let found = match when {
+            When::Is => format!("{end} >= {now} AND {data} = ?"),
+            When::Any => format!("{end} >= {now}"),
+            When::Held => format!("{data} = ?"),
+        };
         // The condition is looked at before anything is set; but what is set from the left is seen to its right.
         format!(
-            "UPDATE {t} SET {set}{lifetime} = {}, {time} = {now} WHERE {id} = ? AND {end} >= {now}{same}",
+            "UPDATE {t} SET {set}{lifetime} = {}, {time} = {now} WHERE {id} = ? AND {found}",
             life(self.dialect, self.expiry, "?")
         )
     }

@@ -40,7 +40,8 @@ impl Database {
         install: impl Fn(&Path) -> Command,
         serve: impl Fn(SocketAddr, &Path) -> Command,
     ) -> Result<Database> {
-        let root = tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
+        let root =
+            tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
         // Removed by the script, which outlives this program.
         let root = root.keep();
         give_to_ordinary_user(&root)?;

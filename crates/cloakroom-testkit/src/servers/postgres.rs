@@ -118,7 +118,8 @@ impl Postgres {
 
 /// Debian keeps the programs of each version apart, outside of `PATH`.
 fn programs() -> Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").doing(|| "looking for PostgreSQL (Debian: postgresql)".to_owned())?;
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").doing(|| "looking for PostgreSQL (Debian: postgresql)".to_owned())?;
     let mut found: Vec<PathBuf> = versions.flatten().map(|version| version.path().join("bin")).collect();
     found.retain(|bin| bin.join("initdb").exists());
     found.sort();

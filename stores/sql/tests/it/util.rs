@@ -142,10 +142,13 @@ impl Harness for Fresh {
         let payload = self.beside.column(format!("SELECT sess_data FROM {t} WHERE sess_id = {id}")).await;
         let Some(payload) = payload.first() else { return };
         let same = literal(self.kind, payload);
-        let (beside, age) = (self.beside.clone(), format!(
-            "UPDATE {t} SET sess_lifetime = sess_lifetime - {by}, sess_time = sess_time - {by} \
+        let (beside, age) = (
+            self.beside.clone(),
+            format!(
+                "UPDATE {t} SET sess_lifetime = sess_lifetime - {by}, sess_time = sess_time - {by} \
              WHERE sess_id = {id} AND sess_data = {same}"
-        ));
+            ),
+        );
         let aging = tokio::spawn(async move { beside.run(age).await });
         let _ = tokio::time::timeout(Duration::from_millis(500), aging).await;
     }
@@ -163,7 +166,9 @@ impl Harness for Fresh {
         if !self.symfony {
             let held = format!("SELECT lock_token FROM cloakroom_sessions WHERE id = {id} AND lock_token <> 0");
             let held = self.beside.number(held).await.is_some();
-            self.beside.run(format!("UPDATE cloakroom_sessions SET lock_token = 0, lock_until = 0 WHERE id = {id}")).await;
+            self.beside
+                .run(format!("UPDATE cloakroom_sessions SET lock_token = 0, lock_until = 0 WHERE id = {id}"))
+                .await;
             return held;
         }
         let Some(holder) = self.holder(key).await else { return false };
@@ -228,8 +233,9 @@ impl Fresh {
             (Kind::Postgres, false) => {
                 // Who is in the way of one that wants the row.
                 let Beside::Postgres(pool) = &self.beside else { unreachable!() };
-                let mut waiting = pool.acquire().await.unwrap();
-                let pid: i32 = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut *waiting).await.unwrap().get(0);
+                // A connection of its own: a late signal is to hit nobody else.
+                let mut waiting = pool.acquire().await.unwrap().detach();
+                let pid: i32 = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut waiting).await.unwrap().get(0);
                 let want = format!("SELECT 1 FROM sessions WHERE sess_id = {id} FOR UPDATE");
                 let wanting = tokio::spawn(async move { waiting.execute(AssertSqlSafe(want)).await.is_ok() });
                 let mut found = None;
@@ -242,13 +248,16 @@ impl Fresh {
             }
             (Kind::MariaDb, false) => {
                 let Beside::MariaDb(pool) = &self.beside else { unreachable!() };
-                let mut waiting = pool.acquire().await.unwrap();
+                // A connection of its own: a late signal is to hit nobody else.
+                let mut waiting = pool.acquire().await.unwrap().detach();
                 let me: i64 =
-                    sqlx::query("SELECT CONNECTION_ID()").fetch_one(&mut *waiting).await.unwrap().get_unchecked(0);
+                    sqlx::query("SELECT CONNECTION_ID()").fetch_one(&mut waiting).await.unwrap().get_unchecked(0);
                 let want = format!("SELECT 1 FROM sessions WHERE sess_id = {id} FOR UPDATE");
                 let wanting = tokio::spawn(async move { waiting.execute(AssertSqlSafe(want)).await.is_ok() });
                 let mut found = None;
                 while found.is_none() && !wanting.is_finished() {
+                    // MariaDB looks anew only if nobody has asked for a tenth of a second.
+                    tokio::time::sleep(Duration::from_millis(150)).await;
                     found = self
                         .beside
                         .number(format!(
