@@ -94,12 +94,12 @@ impl SqlConfig {
             table: None,
             connections: 16,
             lock_connections: 16,
-            lifetime: Duration::from_secs(1440),
+            lifetime: Duration::from_mins(24),
             lease: Duration::from_secs(15),
             max_payload: 8 << 20,
             migrate: None,
             max_aside: 32,
-            aside_lifetime: Duration::from_secs(24 * 60 * 60),
+            aside_lifetime: Duration::from_hours(24),
         }
     }
 

@@ -19,6 +19,7 @@
 //! | who holds a lock, and how it is waited for | `lock.rs`, `symfony.rs` |
 //! | what a failure says of a statement's fate | `error.rs` |
 
+mod commit;
 mod config;
 mod error;
 mod layout;
@@ -28,9 +29,11 @@ mod migrate;
 mod native;
 mod native_sql;
 mod pool;
+mod shared;
 mod store;
 mod sweep;
 mod symfony;
+mod symfony_lock;
 mod symfony_sql;
 
 pub use config::SqlConfig;

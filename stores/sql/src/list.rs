@@ -9,7 +9,7 @@ use crate::SqlStore;
 use crate::error::Failure;
 use crate::layout::Dialect;
 use crate::pool::{Arg, within};
-use crate::store::{Shared, Way};
+use crate::shared::{Shared, Way};
 
 /// How long one page may take.
 const PAGE: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::error::{Failure, Refusal};
 use crate::layout::Dialect;
 use crate::pool::{Conn, Pool};
-use crate::store::{Shared, Way};
+use crate::shared::{Shared, Way};
 
 /// How often it is made sure, while a statement waits for a lock, that there is a server at all.
 const HEARTBEAT: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use cloakroom_core::Deadline;
 use crate::error::{Failure, Refusal};
 use crate::layout::{Dialect, as_php_means};
 use crate::pool::{Conn, within};
-use crate::store::{Shared, Way};
+use crate::shared::{Shared, Way};
 
 /// Nodes that start together make the tables one after the other: PostgreSQL's `IF NOT EXISTS` alone can fail then.
 const TURN: i64 = i64::from_le_bytes(*b"cloakrmg");

@@ -11,7 +11,8 @@ use crate::native_sql::{
     ADDRESS, AGENT, ALIVE, DONE, Fresh, HELD, MINE, PAYLOAD, TTL, Texts, USER, VERSION, What, When,
 };
 use crate::pool::{Arg, Conn, Row, within};
-use crate::store::{Step, Want, unknown_claim, unknown_put};
+use crate::shared::{unknown_claim, unknown_put};
+use crate::store::{Step, Want};
 
 /// Records of the native layout.
 pub(crate) struct Native {

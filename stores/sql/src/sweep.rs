@@ -10,7 +10,7 @@ use cloakroom_core::{Deadline, Key, Result};
 use crate::error::Failure;
 use crate::layout::{Dialect, Expiry, LONGEST_DURATION, LockMode, SymfonyNames, hex};
 use crate::pool::{Conn, within};
-use crate::store::{Shared, Way};
+use crate::shared::{Shared, Way};
 
 /// How long one step may take.
 const STEP: Duration = Duration::from_secs(30);

@@ -2,4 +2,5 @@
 
 mod conformance;
 mod servers;
+mod symfony;
 mod util;

@@ -98,8 +98,13 @@ impl Fresh {
     /// `options` follow in the URL.
     pub(crate) async fn new(kind: Kind, options: &str) -> Fresh {
         let (address, database) = fresh(kind);
+        Fresh::at(kind, &address, database, options).await
+    }
+
+    /// The same on a database that is there already.
+    pub(crate) async fn at(kind: Kind, address: &str, database: String, options: &str) -> Fresh {
         let url = format!("{address}&{options}");
-        let beside = Beside::open(&address).await;
+        let beside = Beside::open(address).await;
         let store = open(&url).await;
         Fresh { kind, store, beside, symfony: url.contains("layout=symfony"), url, database }
     }
