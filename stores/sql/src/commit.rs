@@ -80,7 +80,8 @@ impl Shared {
             _ => None,
         };
         if let Some(outcome) = refused {
-            symfony.give_back(&mut conn, key, false).await;
+            // A row that was made to keep others out goes again.
+            symfony.give_back(&mut conn, key, found.is_some()).await;
             return Ok(Step::Done(outcome));
         }
         symfony.finish(&mut conn, key, found.as_ref(), put, deadline).await.map(Step::Done)

@@ -124,11 +124,19 @@ impl Dialect {
         }
     }
 
-    /// The same in whole seconds, rounded down as PHP's `time()`.
+    /// In whole seconds, rounded down as PHP's `time()`; and of this moment, for a statement may have waited for a lock.
     pub(crate) fn now_seconds(self) -> &'static str {
         match self {
             Dialect::Postgres => "floor(extract(epoch FROM clock_timestamp()))::bigint",
             Dialect::MySql => "CAST(UNIX_TIMESTAMP() AS SIGNED)",
+        }
+    }
+
+    /// The same as it was when the statement began, which an index can be asked about.
+    pub(crate) fn now_seconds_at_first(self) -> &'static str {
+        match self {
+            Dialect::Postgres => "floor(extract(epoch FROM statement_timestamp()))::bigint",
+            Dialect::MySql => self.now_seconds(),
         }
     }
 
@@ -260,15 +268,36 @@ pub(crate) fn advisory_name(key: &[u8]) -> &[u8] {
     &key[..key.len().min(64)]
 }
 
-/// Bytes as MySQL reads them in the text of a statement.
+/// Bytes in the text of a statement of MySQL's.
 pub(crate) fn hex(bytes: &[u8]) -> String {
+    format!("x'{}'", digits(bytes))
+}
+
+/// Bytes in the text of a statement, for a column of bytes.
+pub(crate) fn bytes_literal(dialect: Dialect, bytes: &[u8]) -> String {
+    match dialect {
+        Dialect::MySql => hex(bytes),
+        Dialect::Postgres => format!("'\\x{}'::bytea", digits(bytes)),
+    }
+}
+
+/// The same for a column of text, where there is one: Symfony's ids in PostgreSQL.
+pub(crate) fn text_literal(dialect: Dialect, bytes: &[u8]) -> String {
+    match dialect {
+        Dialect::MySql => hex(bytes),
+        Dialect::Postgres => {
+            let text = String::from_utf8_lossy(bytes).replace('\0', "").replace('\\', "\\\\").replace('\'', "''");
+            format!("E'{text}'")
+        }
+    }
+}
+
+fn digits(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len() * 2 + 3);
-    text.push_str("x'");
+    let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
-    text.push('\'');
     text
 }
 
@@ -304,5 +333,12 @@ mod tests {
     fn bytes_become_digits() {
         assert_eq!(hex(b"\0'\xff"), "x'0027ff'");
         assert_eq!(hex(b""), "x''");
+    }
+
+    #[test]
+    fn what_is_in_a_statement_stays_within_its_quotes() {
+        assert_eq!(text_literal(Dialect::Postgres, br"a'b\c"), r"E'a''b\\c'");
+        assert_eq!(text_literal(Dialect::MySql, b"a'"), "x'6127'");
+        assert_eq!(bytes_literal(Dialect::Postgres, b"a'"), r"'\x6127'::bytea");
     }
 }

@@ -7,8 +7,8 @@ use cloakroom_core::{Deadline, Key, Result};
 
 use crate::SqlStore;
 use crate::error::Failure;
-use crate::layout::Dialect;
-use crate::pool::{Arg, within};
+use crate::layout::{Dialect, bytes_literal, text_literal};
+use crate::pool::within;
 use crate::shared::{Shared, Way};
 
 /// How long one page may take.
@@ -32,12 +32,8 @@ impl Shared {
         limit: usize,
         deadline: &Deadline,
     ) -> Result<Vec<Listed>, Failure> {
-        let limit = Arg::Int(i64::try_from(limit).unwrap_or(i64::MAX));
-        let first = after.map(Key::record).unwrap_or_default();
-        let text = std::str::from_utf8(first).unwrap_or_default();
-        let from = if self.takes_text() { Arg::Text(text) } else { Arg::Bytes(first) };
         let mut conn = self.connection(deadline).await?;
-        let rows = within(deadline, conn.rows_once(self.page(after.is_some()), &[from, limit])).await?;
+        let rows = within(deadline, conn.rows_once(self.page(after, limit))).await?;
         let mut listed = Vec::with_capacity(rows.len());
         for row in &rows {
             let decoded = || {
@@ -54,16 +50,18 @@ impl Shared {
         self.dialect == Dialect::Postgres && matches!(self.way, Way::Symfony(_))
     }
 
-    fn page(&self, goes_on: bool) -> String {
-        let (one, two) = if self.dialect == Dialect::Postgres { ("$1", "$2") } else { ("?", "?") };
+    fn page(&self, after: Option<&Key>, limit: usize) -> String {
+        let limit = limit.min(1 << 31);
+        let from = after.map(Key::record).unwrap_or_default();
+        let from = if self.takes_text() { text_literal(self.dialect, from) } else { bytes_literal(self.dialect, from) };
         // An id is never empty, but a key might be.
-        let than = if goes_on { ">" } else { ">=" };
+        let than = if after.is_some() { ">" } else { ">=" };
         match &self.way {
             Way::Native(native) => {
                 let (t, now) = (&native.texts.table, self.dialect.now_millis());
                 format!(
                     "SELECT id, CAST({length} AS {int}), expires_at - {now} FROM {t} \
-                     WHERE id {than} {one} AND expires_at > {now} ORDER BY id LIMIT {two}",
+                     WHERE id {than} {from} AND expires_at > {now} ORDER BY id LIMIT {limit}",
                     length = "OCTET_LENGTH(payload)",
                     int = self.int()
                 )
@@ -75,7 +73,7 @@ impl Shared {
                 let by_bytes = if self.takes_text() { format!("{id} COLLATE \"C\"") } else { id.clone() };
                 format!(
                     "SELECT {id}, CAST(OCTET_LENGTH({data}) AS {int}), ({end} - {now}) * 1000 FROM {t} \
-                     WHERE {by_bytes} {than} {one} AND {end} >= {now} ORDER BY {by_bytes} LIMIT {two}",
+                     WHERE {by_bytes} {than} {from} AND {end} >= {now} ORDER BY {by_bytes} LIMIT {limit}",
                     int = self.int()
                 )
             }

@@ -193,24 +193,20 @@ impl Conn {
         self.open = open;
     }
 
+    /// Says that nobody knows what state it is in: it will be closed.
+    pub(crate) fn spoil(&mut self) {
+        self.busy = true;
+    }
+
     /// Asks for rows. All of the answer is awaited: PostgreSQL commits only after the last row.
     pub(crate) async fn rows(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Vec<Row>, Failure> {
-        self.rows_of(sql, args, true).await
-    }
-
-    /// The same with a statement that will not come again and is not worth keeping.
-    pub(crate) async fn rows_once(&mut self, sql: String, args: &[Arg<'_>]) -> Result<Vec<Row>, Failure> {
-        self.rows_of(&AssertSqlSafe(sql).into_sql_str(), args, false).await
-    }
-
-    async fn rows_of(&mut self, sql: &SqlStr, args: &[Arg<'_>], keep: bool) -> Result<Vec<Row>, Failure> {
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => {
-                let rows = bind_postgres(sql, args).persistent(keep).fetch_all(&mut **connection).await?;
+                let rows = bind_postgres(sql, args).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Raw::MySql(connection) => {
-                let rows = bind_mysql(sql, args).persistent(keep).fetch_all(&mut **connection).await?;
+                let rows = bind_mysql(sql, args).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
         };
@@ -219,24 +215,42 @@ impl Conn {
 
     /// Carries out a statement that gives no rows.
     pub(crate) async fn run(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Ran, Failure> {
-        self.run_of(sql, args, true).await
-    }
-
-    /// The same with a statement that will not come again and is not worth keeping.
-    pub(crate) async fn run_once(&mut self, sql: String) -> Result<Ran, Failure> {
-        self.run_of(&AssertSqlSafe(sql).into_sql_str(), &[], false).await
-    }
-
-    async fn run_of(&mut self, sql: &SqlStr, args: &[Arg<'_>], keep: bool) -> Result<Ran, Failure> {
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => {
-                let done = bind_postgres(sql, args).persistent(keep).execute(&mut **connection).await?;
+                let done = bind_postgres(sql, args).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: 0 })
             }
             Raw::MySql(connection) => {
-                let done = bind_mysql(sql, args).persistent(keep).execute(&mut **connection).await?;
+                let done = bind_mysql(sql, args).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: done.last_insert_id() })
             }
+        };
+        self.exchange(answer).await
+    }
+
+    /// Asks for rows with a statement that will not come again, and that is therefore not prepared for long. MySQL's is
+    /// sent as it is: closing a prepared one has no answer, and what follows would wait for the kernel to acknowledge it.
+    pub(crate) async fn rows_once(&mut self, sql: String) -> Result<Vec<Row>, Failure> {
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        let answer = async |raw: &mut Raw| match raw {
+            Raw::Postgres(connection) => {
+                let rows = sqlx::query(sql).persistent(false).fetch_all(&mut **connection).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+            Raw::MySql(connection) => {
+                let rows = connection.fetch_all(sqlx::raw_sql(sql)).await?;
+                Ok(rows.into_iter().map(Row::MySql).collect())
+            }
+        };
+        self.exchange(answer).await
+    }
+
+    /// The same without rows: how many it found.
+    pub(crate) async fn run_once(&mut self, sql: String) -> Result<u64, Failure> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql).into_sql_str());
+        let answer = async |raw: &mut Raw| match raw {
+            Raw::Postgres(connection) => connection.execute(sql).await.map(|done| done.rows_affected()),
+            Raw::MySql(connection) => connection.execute(sql).await.map(|done| done.rows_affected()),
         };
         self.exchange(answer).await
     }

@@ -1,7 +1,7 @@
 //! What all clones of a store share, and reading and locking with it.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom_core::line::{Head, Lines};
@@ -19,6 +19,7 @@ use crate::migrate::Shape;
 use crate::native::{Native, fit, millis, random};
 use crate::pool::{Conn, Pool};
 use crate::store::Step;
+use crate::sweep::Place;
 use crate::symfony::SymfonyTable;
 use crate::{migrate, native_sql, symfony_sql};
 
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) lease: Duration,
     pub(crate) config: SqlConfig,
     pub(crate) shape: OnceCell<Shape>,
+    /// One for each kind of row that a sweep looks for.
+    pub(crate) swept_to: Mutex<[Place; 2]>,
 }
 
 /// The layout, with its statements.
@@ -77,6 +80,7 @@ impl Shared {
             lease: config.lease,
             config,
             shape: OnceCell::new(),
+            swept_to: Mutex::default(),
         })
     }
 

@@ -211,24 +211,30 @@ impl SymfonyTable {
                 within(deadline, conn.run(&self.texts.upsert, &args)).await?;
                 Ok(Outcome::Done(Some(Version::new(Bytes::new()))))
             }
-            (what, _, found) => {
-                if what == What::SetAside && !transaction {
-                    // Two statements that belong together, where there is no transaction yet.
-                    within(deadline, conn.flight("START TRANSACTION".to_owned())).await?;
+            (What::SetAside, _, _) if !transaction => {
+                // Two statements that belong together, where there is no transaction yet.
+                let together = self.set_aside_together(conn, id, deadline).await;
+                if together.is_err() {
+                    conn.spoil();
                 }
+                Ok(removed(found, together?))
+            }
+            (what, _, found) => {
                 if what == What::SetAside {
                     within(deadline, conn.run(&self.texts.set_aside, &[id])).await?;
                 }
                 let ran = within(deadline, conn.run(&self.texts.delete, &[id])).await?;
-                if what == What::SetAside && !transaction {
-                    within(deadline, conn.flight("COMMIT".to_owned())).await?;
-                }
-                Ok(match found {
-                    Some(record) if ran.found > 0 => Outcome::Removed(record.clone()),
-                    _ => Outcome::Gone,
-                })
+                Ok(removed(found, ran.found))
             }
         }
+    }
+
+    async fn set_aside_together(&self, conn: &mut Conn, id: Arg<'_>, deadline: &Deadline) -> Result<u64, Failure> {
+        within(deadline, conn.flight("START TRANSACTION".to_owned())).await?;
+        within(deadline, conn.run(&self.texts.set_aside, &[id])).await?;
+        let ran = within(deadline, conn.run(&self.texts.delete, &[id])).await?;
+        within(deadline, conn.flight("COMMIT".to_owned())).await?;
+        Ok(ran.found)
     }
 
     /// Frees the lock. `keep` says that what was done under it is to stay. A connection that cannot is closed, which
@@ -242,27 +248,23 @@ impl SymfonyTable {
                 within(&deadline, conn.flight(end.to_owned())).await.map(drop)
             }
             (LockMode::Advisory, Dialect::Postgres) => {
-                // In a transaction that failed nothing else can be said.
-                let end =
-                    if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
                 let args = [Arg::Int(advisory_number(key.lock()))];
-                match end {
-                    Ok(_) => within(&deadline, conn.rows(&ADVISORY_UNLOCK, &args)).await.map(drop),
-                    Err(failure) => Err(failure),
-                }
+                within(&deadline, conn.rows(&ADVISORY_UNLOCK, &args)).await.map(drop)
             }
             (LockMode::Advisory, Dialect::MySql) => {
-                let end =
-                    if keep { Ok(Vec::new()) } else { within(&deadline, conn.flight("ROLLBACK".to_owned())).await };
                 let args = [Arg::Bytes(advisory_name(key.lock()))];
-                match end {
-                    Ok(_) => within(&deadline, conn.run(&RELEASE_LOCK, &args)).await.map(drop),
-                    Err(failure) => Err(failure),
-                }
+                within(&deadline, conn.run(&RELEASE_LOCK, &args)).await.map(drop)
             }
         };
         if done.is_ok() {
             conn.set_open(false);
         }
+    }
+}
+
+fn removed(found: Option<&Record>, rows: u64) -> Outcome {
+    match found {
+        Some(record) if rows > 0 => Outcome::Removed(record.clone()),
+        _ => Outcome::Gone,
     }
 }

@@ -152,7 +152,8 @@ async fn what_one_side_writes_the_other_reads() {
         assert_eq!(found.payload, "user|s:3:\"ann\";");
         let ttl = found.ttl.unwrap();
         assert!(ttl > Duration::from_secs(1430) && ttl <= Duration::from_secs(1441), "{ttl:?}");
-        let outcome = commit(shared.store(), &key, Expect::Is(&found.version), write("user|s:3:\"bob\";")).await.unwrap();
+        let outcome =
+            commit(shared.store(), &key, Expect::Is(&found.version), write("user|s:3:\"bob\";")).await.unwrap();
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
         assert_eq!(shared.answer(&["read", &id]).await, "user|s:3:\"bob\";", "{kind:?} {lock}");
         assert!(matches!(commit(shared.store(), &key, Expect::Any, Put::Remove).await, Ok(Outcome::Removed(_))));
