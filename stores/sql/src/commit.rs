@@ -90,7 +90,8 @@ impl Shared {
     /// The holder's commit. Its lock is free afterwards, however it ends.
     pub(crate) async fn commit_held(mut lease: SqlLease, put: Put, deadline: &Deadline) -> Result<Outcome> {
         let (shared, key) = (Arc::clone(lease.shared()), lease.key().clone());
-        let Some(held) = lease.let_go().await else { return Ok(Outcome::Gone) };
+        // It may have to wait for a look at the connection that is under way.
+        let Some(held) = deadline.io(lease.let_go()).await? else { return Ok(Outcome::Gone) };
         let outcome = match (held, &shared.way) {
             (Held::Row(token), Way::Native(native)) => {
                 let outcome = shared.commit_leased(native, &key, token, &put, deadline).await;

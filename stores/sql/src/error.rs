@@ -96,7 +96,9 @@ pub(crate) fn sort(error: sqlx::Error) -> (Failure, bool) {
                 let error = Error::unavailable(format!("the database ended the connection (its code: {code})"));
                 return (Failure::Lost(error), false);
             }
-            (Failure::Refused(refusal, code.into_owned()), true)
+            // A statement that was prepared is not any more, or its table has changed: a new connection prepares it anew.
+            let good = !matches!(&*code, "0A000" | "26000" | "1243" | "1615");
+            (Failure::Refused(refusal, code.into_owned()), good)
         }
         error => (Failure::Lost(broken(error)), false),
     }
@@ -137,9 +139,9 @@ fn refusal(error: &dyn DatabaseError) -> (Refusal, Cow<'_, str>, bool) {
     }
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         let number = error.number();
-        // Shutdown, killed, aborted, a packet too large, thrown out for being idle.
-        let fatal = matches!(number, 1053 | 1152 | 1153 | 1158..=1161 | 1184 | 1927 | 4031);
-        return (of_mysql(number), Cow::Owned(number.to_string()), fatal && number != 1153);
+        // Shutdown, aborted, killed, thrown out for being idle.
+        let fatal = matches!(number, 1053 | 1152 | 1158..=1161 | 1184 | 1927 | 4031);
+        return (of_mysql(number), Cow::Owned(number.to_string()), fatal);
     }
     (Refusal::Other, Cow::Borrowed("unknown"), false)
 }

@@ -10,7 +10,8 @@ use crate::layout::{Dialect, hex};
 use crate::native_sql::{
     ADDRESS, AGENT, ALIVE, DONE, Fresh, HELD, MINE, PAYLOAD, TTL, Texts, USER, VERSION, What, When,
 };
-use crate::pool::{Arg, Conn, Row, within};
+use crate::pool::{Conn, within};
+use crate::row::{Arg, Row};
 use crate::shared::{unknown_claim, unknown_put};
 use crate::store::{Step, Want};
 

@@ -5,19 +5,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cloakroom_core::{Deadline, Error, Result};
 use sqlx::SqlStr;
-use sqlx::mysql::{MySqlPoolOptions, MySqlRow};
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata, PoolOptions};
-use sqlx::postgres::{PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, Postgres, Row as _, SqlSafeStr as _};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, Postgres, SqlSafeStr as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Server;
 use crate::error::{Failure, sort, sort_connecting};
 use crate::layout::Dialect;
+use crate::row::{Arg, Row, bind_mysql, bind_postgres};
 
 /// How long connecting is tried on after the request that wanted it gave up; its pauses are a fifth of it at most.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -95,11 +95,7 @@ impl Pool {
             Ok(permit) => permit,
             Err(_) => match deadline.io(gate.acquire_owned()).await {
                 Ok(Ok(permit)) => permit,
-                Ok(Err(_)) | Err(_) => {
-                    return Err(Failure::NotSent(Error::unavailable(
-                        "the pool is exhausted: all connections to the database are in use",
-                    )));
-                }
+                Ok(Err(_)) | Err(_) => return Err(Failure::NotSent(exhausted())),
             },
         };
         let (trouble, handle) = (self.trouble.clone(), self.handle.clone());
@@ -160,15 +156,6 @@ pub(crate) struct Conn {
 enum Raw {
     Postgres(PoolConnection<Postgres>),
     MySql(PoolConnection<MySql>),
-}
-
-/// A value for a placeholder.
-#[derive(Clone, Copy)]
-pub(crate) enum Arg<'a> {
-    Bytes(&'a [u8]),
-    Int(i64),
-    Text(&'a str),
-    Maybe(Option<&'a str>),
 }
 
 /// How a statement that only writes ended.
@@ -341,71 +328,12 @@ pub(crate) async fn within<T>(
     }
 }
 
-fn bind_postgres<'q>(sql: &SqlStr, args: &[Arg<'_>]) -> sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments> {
-    args.iter().fold(sqlx::query(sql.clone()), |query, arg| match *arg {
-        Arg::Bytes(bytes) => query.bind(bytes),
-        Arg::Int(number) => query.bind(number),
-        Arg::Text(text) => query.bind(text),
-        Arg::Maybe(text) => query.bind(text),
-    })
-}
-
-fn bind_mysql<'q>(sql: &SqlStr, args: &[Arg<'_>]) -> sqlx::query::Query<'q, MySql, sqlx::mysql::MySqlArguments> {
-    args.iter().fold(sqlx::query(sql.clone()), |query, arg| match *arg {
-        Arg::Bytes(bytes) => query.bind(bytes),
-        Arg::Int(number) => query.bind(number),
-        Arg::Text(text) => query.bind(text),
-        Arg::Maybe(text) => query.bind(text),
-    })
-}
-
-/// A row of an answer. Columns are told by their place.
-pub(crate) enum Row {
-    Postgres(PgRow),
-    MySql(MySqlRow),
-}
-
-impl Row {
-    pub(crate) fn bytes(&self, column: usize) -> Result<Option<Bytes>> {
-        let bytes = match self {
-            Row::Postgres(row) => row.try_get_unchecked::<Option<&[u8]>, _>(column),
-            Row::MySql(row) => row.try_get_unchecked::<Option<&[u8]>, _>(column),
-        };
-        bytes.map(|bytes| bytes.map(Bytes::copy_from_slice)).map_err(undecoded)
-    }
-
-    pub(crate) fn int(&self, column: usize) -> Result<Option<i64>> {
-        match self {
-            Row::Postgres(row) => row.try_get_unchecked(column),
-            Row::MySql(row) => row.try_get_unchecked(column),
-        }
-        .map_err(undecoded)
-    }
-
-    pub(crate) fn flag(&self, column: usize) -> Result<bool> {
-        match self {
-            Row::Postgres(row) => row.try_get_unchecked::<Option<bool>, _>(column).map(Option::unwrap_or_default),
-            Row::MySql(row) => {
-                row.try_get_unchecked::<Option<i64>, _>(column).map(|flag| flag.is_some_and(|flag| flag != 0))
-            }
-        }
-        .map_err(undecoded)
-    }
-
-    pub(crate) fn text(&self, column: usize) -> Result<Option<String>> {
-        match self {
-            Row::Postgres(row) => row.try_get_unchecked(column),
-            Row::MySql(row) => row.try_get_unchecked(column),
-        }
-        .map_err(undecoded)
-    }
-}
-
-fn undecoded(error: sqlx::Error) -> Error {
-    sort(error).0.of_read()
-}
-
 /// A statement, once and for all.
 pub(crate) fn statement(text: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
+}
+
+#[cold]
+fn exhausted() -> Error {
+    Error::unavailable("the pool is exhausted: all connections to the database are in use")
 }

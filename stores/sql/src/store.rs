@@ -54,7 +54,9 @@ impl SqlStore {
     /// # drop(store); Ok(()) }
     /// ```
     pub async fn open(config: SqlConfig) -> Result<SqlStore> {
-        let shared = Arc::new(Shared::new(config, &Handle::current())?);
+        let handle = Handle::try_current()
+            .map_err(|error| Error::misuse("open an SQL store outside of a tokio runtime").with_source(error))?;
+        let shared = Arc::new(Shared::new(config, &handle)?);
         match Shared::look(&shared, OPENING).await {
             Ok(()) => {}
             Err(failure) if failure.is_setup() => {

@@ -17,6 +17,16 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/files", "redo_tests", "the tests of redo"),
     ("stores/files", "side", "the directory beside the sessions for what is our own"),
     ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/sql", "commit", "commits, of those who have no lock and of the holder"),
+    ("stores/sql", "migrate", "whether the tables are there, and making them"),
+    ("stores/sql", "native", "the layout of our own"),
+    ("stores/sql", "native_sql", "its statements"),
+    ("stores/sql", "pool", "connections, and one way of asking for both servers"),
+    ("stores/sql", "row", "what goes into a statement and comes out of it"),
+    ("stores/sql", "shared", "what all clones of a store share"),
+    ("stores/sql", "symfony", "the layout of Symfony's PdoSessionHandler"),
+    ("stores/sql", "symfony_lock", "its locks, by connections"),
+    ("stores/sql", "symfony_sql", "its statements"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
 ];
 

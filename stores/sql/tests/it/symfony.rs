@@ -32,7 +32,8 @@ struct Shared {
 impl Shared {
     /// `None` where the server or PHP is left out.
     async fn new(kind: Kind, lock: &'static str, options: &str) -> Option<Shared> {
-        if skipped(kind) || skip("php") {
+        let extension = if kind == Kind::Postgres { "php-pgsql" } else { "php-mysql" };
+        if skipped(kind) || ["php", extension, "symfony"].iter().any(|name| skip(name)) {
             return None;
         }
         // Only a store that makes nothing opens on what Symfony made.

@@ -285,11 +285,11 @@ impl Fresh {
 
 /// Limits that nothing reaches.
 pub(crate) fn patient() -> Deadline {
-    Deadline::new(Duration::from_secs(60), Duration::from_secs(60))
+    Deadline::new(Duration::from_mins(1), Duration::from_mins(1))
 }
 
 pub(crate) fn write(payload: impl Into<Bytes>) -> Put {
-    Put::Payload(Payload::new(payload.into(), Duration::from_secs(1440)))
+    Put::Payload(Payload::new(payload.into(), Duration::from_mins(24)))
 }
 
 pub(crate) async fn load(store: &SqlStore, key: &Key) -> Option<Record> {
