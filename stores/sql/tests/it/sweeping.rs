@@ -5,20 +5,22 @@ use std::time::Duration;
 use cloakroom_core::store::Expect;
 use cloakroom_core::{Key, Store};
 use cloakroom_store_sql::SqlStore;
-use cloakroom_testkit::conformance::Harness as _;
 use tokio::time::Instant;
 
 use crate::servers::{Kind, skipped, sql};
 use crate::util::{Fresh, commit, load, open, write};
 
 /// How many sessions there are, of which nine of ten have expired.
-fn sessions() -> u64 {
-    std::env::var("CLOAKROOM_SQL_SESSIONS").ok().map_or(20_000, |number| number.parse().unwrap())
+fn sessions(kind: Kind) -> u64 {
+    let many = std::env::var("CLOAKROOM_SQL_SESSIONS").ok().map_or(20_000, |number| number.parse().unwrap());
+    // MariaDB keeps rows in the order of their ids, which are random: more than fit into the little memory that it has
+    // here make a test of the disk.
+    if kind == Kind::MariaDb { many.min(100_000) } else { many }
 }
 
 /// Fills the table with sessions of 200 bytes; those whose number ends in 0 are alive.
 fn fill(kind: Kind, database: &str, native: bool) {
-    let many = sessions();
+    let many = sessions(kind);
     let (series, md5, now) = match kind {
         Kind::Postgres => {
             (format!("generate_series(1, {many}) AS s(n)"), "md5(n::text)", "extract(epoch FROM now())::bigint")
@@ -52,8 +54,6 @@ fn fill(kind: Kind, database: &str, native: bool) {
 fn scans(kind: Kind, database: &str, table: &str) -> u64 {
     let number = match kind {
         Kind::Postgres => {
-            // What a session of the server did is told when it has a moment.
-            sql(kind, database, "SELECT pg_stat_clear_snapshot()");
             sql(kind, database, &format!("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = '{table}'"))
         }
         Kind::MariaDb => {
@@ -78,7 +78,8 @@ async fn a_sweep_goes_by_the_index_and_in_bounded_steps() {
             }
             let native = options == "layout=native";
             let options = if native { options.to_owned() } else { format!("layout=symfony&migrate=yes&{options}") };
-            let fresh = Fresh::new(kind, &options).await;
+            let name = if kind == Kind::Postgres { "&application_name=sweeper" } else { "" };
+            let fresh = Fresh::new(kind, &format!("{options}{name}")).await;
             let table = if native { "cloakroom_sessions" } else { "sessions" };
             if kind == Kind::MariaDb {
                 sql(kind, &fresh.database, "SET GLOBAL userstat = 1");
@@ -98,12 +99,16 @@ async fn a_sweep_goes_by_the_index_and_in_bounded_steps() {
                     break;
                 }
             }
-            assert_eq!(removed, (sessions() * 9 / 10).min(6000), "{kind:?} {options}");
-            // The server counts when the connection has been idle for a moment.
-            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert_eq!(removed, (sessions(kind) * 9 / 10).min(6000), "{kind:?} {options}");
             drop(fresh.store);
+            if kind == Kind::Postgres {
+                // What a connection did is counted at its end at the latest.
+                let left = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                            AND application_name = 'sweeper'";
+                while fresh.beside.number(left.to_owned()).await != Some(0) {}
+            }
             let scanned = scans(kind, &fresh.database, table).saturating_sub(before);
-            assert!(scanned < sessions() / 10, "{kind:?} {options}: {scanned} rows were looked at in vain");
+            assert!(scanned < sessions(kind) / 10, "{kind:?} {options}: {scanned} rows were looked at in vain");
         }
     }
 }
@@ -142,7 +147,7 @@ async fn requests_beside_a_sweep_hardly_notice() {
         }
         let fresh = Fresh::new(kind, "layout=native").await;
         fill(kind, &fresh.database, true);
-        let long = sessions() >= 1_000_000;
+        let long = sessions(kind) >= 100_000;
         let seconds = if long { 20 } else { 1 };
         let store = open(&fresh.url).await;
         requests(&store, 1).await;
@@ -161,19 +166,17 @@ async fn requests_beside_a_sweep_hardly_notice() {
         });
         let beside = requests(&store, seconds).await;
         let (removed, took) = sweep.await.unwrap();
-        assert_eq!(removed, sessions() * 9 / 10);
+        assert_eq!(removed, sessions(kind) * 9 / 10);
         let (p99, beside_p99) = (percentile(&without, 99), percentile(&beside, 99));
         println!(
             "{kind:?}: {removed} of {} removed in {took:.1?}; p99 {p99:.2?} without ({} requests), {beside_p99:.2?} beside \
              ({} requests)",
-            sessions(),
+            sessions(kind),
             without.len(),
             beside.len()
         );
         if long {
             assert!(beside_p99 < p99 * 3 / 2, "{kind:?}: p99 {p99:?} without, {beside_p99:?} beside a sweep");
         }
-        assert_eq!(fresh.kind, kind);
-        let _ = fresh.key("used");
     }
 }

@@ -209,7 +209,7 @@ impl Harness for Fresh {
 
     /// Each of them is several round trips.
     fn increments(&self) -> usize {
-        400
+        200
     }
 }
 
