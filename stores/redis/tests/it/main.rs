@@ -1,1 +1,6 @@
-//! The redis store keeps every promise of the suite.
+//! The store against real servers, beside real php-redis, and through their failures.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod util;
