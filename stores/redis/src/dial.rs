@@ -28,9 +28,9 @@ pub(crate) struct Dial {
 }
 
 enum To {
-    One(Client),
-    Sentinel(Mutex<SentinelClient>),
-    Cluster(ClusterClient, Node),
+    One(Box<Client>),
+    Sentinel(Box<Mutex<SentinelClient>>),
+    Cluster(Box<(ClusterClient, Node)>),
 }
 
 /// What it takes to connect to one node of a cluster.
@@ -45,7 +45,7 @@ impl Dial {
     pub(crate) fn server(server: &RedisServer, config: &RedisConfig) -> Result<Dial> {
         let certificates = certificates(config, [&server.address])?;
         let client = client(&server.address, &server.login, server.database, certificates.as_ref())?;
-        Ok(Dial { to: To::One(client), connect_timeout: config.connect_timeout })
+        Ok(Dial { to: To::One(Box::new(client)), connect_timeout: config.connect_timeout })
     }
 
     /// The cluster, or what the sentinels watch: its master, or `replica` of it.
@@ -54,7 +54,7 @@ impl Dial {
             RedisServers::Cluster { seeds, login } => {
                 let certificates = certificates(config, seeds)?;
                 let node = Node { tls: seeds.iter().any(is_tls), login: login.clone(), certificates };
-                To::Cluster(node.cluster(seeds, config)?, node)
+                To::Cluster(Box::new((node.cluster(seeds, config)?, node)))
             }
             RedisServers::Sentinel { sentinels, service, sentinel_login, login, database } => {
                 let certificates = certificates(config, sentinels)?;
@@ -86,7 +86,7 @@ impl Dial {
                 if let Some(user) = &sentinel_login.user {
                     builder = builder.set_client_to_sentinel_username(user);
                 }
-                To::Sentinel(Mutex::new(builder.build().map_err(|error| wrong(&error))?))
+                To::Sentinel(Box::new(Mutex::new(builder.build().map_err(|error| wrong(&error))?)))
             }
             RedisServers::Single(_) => return Err(Error::config("several Redis servers are not a group")),
         };
@@ -106,9 +106,9 @@ impl Dial {
                 let connect = async { client.lock().await.get_async_connection_with_config(&config).await };
                 tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| Err(late())).map(Wire::One)
             }
-            To::Cluster(client, _) => {
+            To::Cluster(cluster) => {
                 let limit = self.connect_timeout * STEPS;
-                let connect = client.get_async_connection();
+                let connect = cluster.0.get_async_connection();
                 tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| Err(late())).map(Wire::Cluster)
             }
         }
@@ -117,7 +117,8 @@ impl Dial {
     /// Asks a node that a cluster's `ASK` has named. It may be one of which the cluster's map knows nothing yet; while
     /// a slot moves, that is the case for few requests, so that a connection for each is good enough.
     pub(crate) async fn ask_once(&self, host: &str, port: u16, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
-        let To::Cluster(_, node) = &self.to else { return Err(late()) };
+        let To::Cluster(cluster) = &self.to else { return Err(late()) };
+        let node = &cluster.1;
         let address = if node.tls { RedisAddress::Tls } else { RedisAddress::Tcp };
         let client = client(&address(host.to_owned(), port), &node.login, 0, node.certificates.as_ref());
         let client = client.map_err(|_| late())?;

@@ -13,6 +13,7 @@
 //!
 //! The README lists every option, and says what a Redis with replicas can still lose.
 
+mod aside;
 mod config;
 mod dial;
 mod error;

@@ -5,6 +5,7 @@
 //! twice is doing it once.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -170,17 +171,15 @@ impl Link {
                 }
             }
         };
-        match coming.wait_for(Option::is_some).await.map(|made| made.clone()) {
-            Ok(Some(made)) => made,
-            // Only if the runtime of the task that connects has ended.
-            _ => {
-                let mut slot = self.0.open();
-                if matches!(&*slot, Slot::Connecting(other) if other.same_channel(&coming)) {
-                    *slot = Slot::Empty;
-                }
-                Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::Interrupted)))
-            }
+        if let Ok(Some(made)) = coming.wait_for(Option::is_some).await.map(|made| made.clone()) {
+            return made;
         }
+        // Only if the runtime of the task that connects has ended.
+        let mut slot = self.0.open();
+        if matches!(&*slot, Slot::Connecting(other) if other.same_channel(&coming)) {
+            *slot = Slot::Empty;
+        }
+        Err(RedisError::from(io::Error::from(io::ErrorKind::Interrupted)))
     }
 
     /// Connects in a task of its own.
@@ -254,7 +253,12 @@ impl Live {
     }
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// What may be asked again where the answer was lost.
+    pub(crate) fn again(key: &'a [u8], what: What<'a>) -> Question<'a> {
+        Question { key, what, repeatable: true, replica: false, wait: None }
+    }
+
     fn pipeline(&self, whole: bool) -> Pipeline {
         let mut pipeline = match &self.what {
             What::Commands(pipeline) => pipeline.clone(),

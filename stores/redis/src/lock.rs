@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::line::Head;
+use cloakroom_core::line::{Head, pauses};
 use cloakroom_core::store::{BoxFuture, Lease};
 use cloakroom_core::{Deadline, Error, Key, Random, Result, SystemRandom, Tag};
 use redis::Value;
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::link::{Question, What};
+use crate::link::{Link, Question, What};
 use crate::store::Inner;
 
 /// How long giving a lock back may take, for which nobody waits. After that it ends by itself.
@@ -41,7 +41,7 @@ pub(crate) enum Found {
 #[derive(Clone)]
 struct Held {
     store: Arc<Inner>,
-    server: usize,
+    link: Link,
     lock: Arc<[u8]>,
     token: Arc<[u8]>,
     /// The place in line, kept until the lock is free or lost.
@@ -51,16 +51,10 @@ struct Held {
 
 impl RedisLease {
     /// A lease on a lock that is about to be asked for. Dropped, it sees to it that the lock is free.
-    pub(crate) fn prepare(
-        store: &Arc<Inner>,
-        server: usize,
-        key: &Key,
-        lock: Vec<u8>,
-        head: Head,
-    ) -> Result<RedisLease> {
+    pub(crate) fn prepare(store: &Arc<Inner>, link: &Link, key: &Key, lock: Vec<u8>, head: Head) -> Result<RedisLease> {
         let held = Held {
             store: Arc::clone(store),
-            server,
+            link: link.clone(),
             lock: lock.into(),
             token: token(&store.host)?.into(),
             head: Arc::new(Mutex::new(Some(head))),
@@ -105,7 +99,7 @@ impl RedisLease {
 
     /// The server has told that the lock is not ours, so that there is nothing to give back. What is left is the place
     /// in line.
-    pub(crate) fn is_free(mut self) -> Option<Head> {
+    pub(crate) fn settle(mut self) -> Option<Head> {
         self.end_renewal();
         self.held.take()?.leave()
     }
@@ -154,9 +148,7 @@ impl Held {
     }
 
     async fn ask(&self, what: What<'_>, limit: Duration) -> Result<Vec<Value>> {
-        let question = Question { key: &self.lock, what, repeatable: true, replica: false, wait: None };
-        let deadline = Deadline::new(limit, Duration::ZERO);
-        self.store.servers[self.server].link.ask(&question, &deadline).await
+        self.link.ask(&Question::again(&self.lock, what), &Deadline::new(limit, Duration::ZERO)).await
     }
 
     fn leave(&self) -> Option<Head> {
@@ -188,6 +180,55 @@ impl Drop for RedisLease {
 impl fmt::Debug for RedisLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RedisLease({})", self.tag)
+    }
+}
+
+/// How a try ended that somebody else's lock can refuse.
+pub(crate) enum Tried<T, L> {
+    Done(T),
+    Locked(L),
+}
+
+/// Whose turn it is at the head of a line, and who tries for the lock until he has it or the time is up.
+pub(crate) struct Turn<P> {
+    begun: Instant,
+    tried: bool,
+    pauses: P,
+}
+
+impl Turn<Box<dyn Iterator<Item = Duration> + Send>> {
+    pub(crate) fn new(begun: Instant) -> Self {
+        Turn { begun, tried: false, pauses: Box::new(pauses()) }
+    }
+
+    /// Tries once. The first try counts as talking to the store; later ones are waiting for a live holder, unless they
+    /// fail.
+    pub(crate) async fn ask<T, L, F>(
+        &mut self,
+        deadline: &Deadline,
+        attempt: impl FnOnce(Deadline) -> F,
+    ) -> Result<Tried<T, L>>
+    where
+        F: Future<Output = Result<Tried<T, L>>>,
+    {
+        if !std::mem::replace(&mut self.tried, true) {
+            return attempt(deadline.clone()).await;
+        }
+        let begun = Instant::now();
+        let answer = attempt(Deadline::new(deadline.io_left(), Duration::ZERO)).await;
+        if !matches!(answer, Ok(Tried::Locked(_))) {
+            deadline.spend(begun.elapsed());
+        }
+        answer
+    }
+
+    pub(crate) async fn pause(&mut self, deadline: &Deadline) -> Result<()> {
+        let left = deadline.wait_until().saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::locked(self.begun.elapsed()));
+        }
+        sleep(self.pauses.next().unwrap_or(left).min(left)).await;
+        Ok(())
     }
 }
 

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom_core::line::{Head, Lines, pauses};
+use cloakroom_core::line::{Head, Lines};
 use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payload, Put, Record, Swept, Version};
 use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result, Store};
 use redis::{Pipeline, Value};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::config::{RedisConfig, RedisServers};
 use crate::dial::Dial;
 use crate::error;
 use crate::layout::{self, Names};
 use crate::link::{Link, Question, What};
-use crate::lock::{self, Found, RedisLease, millis};
+use crate::lock::{self, Found, RedisLease, Tried, Turn, millis};
 use crate::reply::{self, Reply};
 use crate::script::Scripts;
 
@@ -29,7 +29,7 @@ pub struct RedisStore {
 /// What the clones share.
 pub(crate) struct Inner {
     pub(crate) config: RedisConfig,
-    pub(crate) servers: Vec<Server>,
+    servers: Vec<Server>,
     pub(crate) scripts: Scripts,
     pub(crate) host: String,
     weights: Vec<u32>,
@@ -43,7 +43,7 @@ pub(crate) struct Server {
     commits: Option<Link>,
     /// For reads, where replicas may answer them. A cluster's connection finds them by itself.
     replica: Option<Link>,
-    names: Names,
+    pub(crate) names: Names,
 }
 
 impl RedisStore {
@@ -135,7 +135,7 @@ impl Store for RedisStore {
     }
 
     async fn load(&self, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
-        self.inner.load(key, deadline).await
+        self.inner.read(key, self.inner.config.replica, deadline).await
     }
 
     async fn lock(&self, key: &Key, claim: Claim, deadline: &Deadline) -> Result<Option<Locked>> {
@@ -159,8 +159,7 @@ impl Store for RedisStore {
 
     async fn commit(&self, key: &Key, expect: Expect<'_>, put: Put, deadline: &Deadline) -> Result<Outcome> {
         let inner = &self.inner;
-        let (server, _) = inner.server(key)?;
-        let lock = inner.servers[server].names.lock(key)?;
+        let lock = inner.server(key)?.0.names.lock(key)?;
         let (want, mut lease) = match expect {
             Expect::Absent => (Want::Absent, None),
             Expect::Any => (Want::Any, None),
@@ -197,33 +196,26 @@ pub(crate) enum Want {
     Held,
 }
 
-/// How a try ended that somebody else's lock can refuse.
-enum Tried<T, L> {
-    Done(T),
-    Locked(L),
-}
-
 impl Inner {
     /// Which server has a session, and what its record is called there.
-    fn server(&self, key: &Key) -> Result<(usize, Vec<u8>)> {
-        let server = layout::server(&self.weights, key.route());
+    pub(crate) fn server(&self, key: &Key) -> Result<(&Server, Vec<u8>)> {
+        let server = layout::server(&self.weights, key.route()).and_then(|index| self.servers.get(index));
         let server = server.ok_or_else(|| Error::config("no Redis server has a weight"))?;
-        Ok((server, self.servers[server].names.record(key)))
+        Ok((server, server.names.record(key)))
     }
 
-    pub(crate) async fn load(&self, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
+    /// Reads, from a replica where one may answer.
+    pub(crate) async fn read(&self, key: &Key, replica: bool, deadline: &Deadline) -> Result<Option<Record>> {
         let (server, record) = self.server(key)?;
-        let server = &self.servers[server];
         let mut both = Pipeline::with_capacity(2);
         both.cmd("GET").arg(&record).cmd("PTTL").arg(&record);
-        let replica = self.config.replica;
-        let question = Question { key: &record, what: What::Commands(both), repeatable: true, replica, wait: None };
+        let question = Question { replica, ..Question::again(&record, What::Commands(both)) };
         let answer = match &server.replica {
-            Some(link) => match link.ask(&question, deadline).await {
+            Some(link) if replica => match link.ask(&question, deadline).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => server.link.ask(&question, deadline).await,
                 answer => answer,
             },
-            None => server.link.ask(&question, deadline).await,
+            _ => server.link.ask(&question, deadline).await,
         };
         reply::record(answer?)
     }
@@ -236,21 +228,20 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<Tried<Option<Locked>, Head>> {
         let (server, record) = self.server(key)?;
-        let lock = self.servers[server].names.lock(key)?;
-        let mut lease = RedisLease::prepare(self, server, key, lock.clone(), head)?;
+        let lock = server.names.lock(key)?;
+        let mut lease = RedisLease::prepare(self, &server.link, key, lock.clone(), head)?;
         let (token, life) = (lease.token(), millis(self.config.lock_expire));
         let keys: [&[u8]; 2] = [&record, &lock];
         let arguments: [&[u8]; 3] = [&token, &life, claim];
         let what = What::Script(&self.scripts.lock, &keys, &arguments);
-        let question = Question { key: &record, what, repeatable: true, replica: false, wait: None };
-        let answer = self.servers[server].link.ask(&question, &deadline).await?;
+        let answer = server.link.ask(&Question::again(&record, what), &deadline).await?;
         match reply::read(answer)? {
             Reply::Locked => {
-                let head = lease.is_free();
+                let head = lease.settle();
                 head.map(Tried::Locked).ok_or_else(|| Error::unavailable("the place in line for a lock is gone"))
             }
             Reply::Refused => {
-                drop(lease.is_free());
+                drop(lease.settle());
                 Ok(Tried::Done(None))
             }
             Reply::Held(found) => {
@@ -295,7 +286,6 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<Tried<Outcome, ()>> {
         let (server, record) = self.server(key)?;
-        let server = &self.servers[server];
         let (lock, aside) = (server.names.lock(key)?, server.names.aside());
         let token = lease.as_ref().map(RedisLease::token).unwrap_or_default();
         let (expect, version): (&[u8], &[u8]) = match want {
@@ -338,7 +328,7 @@ impl Inner {
             Reply::Taken => Outcome::Taken,
             Reply::Gone => Outcome::Gone,
             Reply::Lost(there) => {
-                drop(lease.take().and_then(RedisLease::is_free));
+                drop(lease.take().and_then(RedisLease::settle));
                 if there {
                     return Err(Error::new(ErrorKind::Conflict, "write a session whose lock was lost meanwhile"));
                 }
@@ -347,7 +337,7 @@ impl Inner {
             Reply::Refused | Reply::Held(_) => return Err(reply::strange()),
         };
         // The script has given the lock back.
-        drop(lease.take().and_then(RedisLease::is_free));
+        drop(lease.take().and_then(RedisLease::settle));
         match (&outcome, copies) {
             (Outcome::Done(_) | Outcome::Removed(_), Some(Value::Int(copies))) if copies < self.config.wait.into() => {
                 let told = format!("{copies} of {} Redis replicas have the change in time", self.config.wait);
@@ -362,108 +352,10 @@ impl Inner {
         let (server, record) = self.server(key)?;
         let mut expire = Pipeline::with_capacity(1);
         expire.cmd("EXPIRE").arg(&record).arg(layout::seconds(ttl));
-        let what = What::Commands(expire);
-        let question = Question { key: &record, what, repeatable: true, replica: false, wait: None };
-        match self.servers[server].link.ask(&question, deadline).await?.as_slice() {
+        match server.link.ask(&Question::again(&record, What::Commands(expire)), deadline).await?.as_slice() {
             [Value::Int(1)] => Ok(Outcome::Done(None)),
             [Value::Int(0)] => Ok(Outcome::Gone),
             _ => Err(reply::strange()),
         }
-    }
-
-    /// On a cluster the copies lie in other slots than the sessions, so that no script reaches both. First the copy is
-    /// made, then the very state that was copied is removed: whatever happens between, nothing is lost.
-    async fn set_aside_in_steps(
-        &self,
-        key: &Key,
-        want: Want,
-        mut lease: Option<RedisLease>,
-        deadline: &Deadline,
-    ) -> Result<Outcome> {
-        let mut put = Put::Remove;
-        loop {
-            let Some(record) = self.load_from_master(key, deadline).await? else { break };
-            let remove = match &want {
-                Want::Is(version) if *version != record.version => return Ok(Outcome::Conflict(record)),
-                Want::Absent => return Ok(Outcome::Taken),
-                Want::Held => Want::Held,
-                Want::Is(_) | Want::Any => Want::Is(record.version.clone()),
-            };
-            self.keep_copy(key, &record.payload, deadline).await?;
-            match self.commit(key, &remove, &put, &mut lease, deadline).await? {
-                Outcome::Conflict(_) if matches!(want, Want::Any) => put = Put::Remove,
-                outcome => return Ok(outcome),
-            }
-        }
-        // Nothing is there. What is to be done about the lock, the script does.
-        self.commit(key, &want, &put, &mut lease, deadline).await
-    }
-
-    async fn load_from_master(&self, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
-        let (server, record) = self.server(key)?;
-        let mut both = Pipeline::with_capacity(2);
-        both.cmd("GET").arg(&record).cmd("PTTL").arg(&record);
-        let what = What::Commands(both);
-        let question = Question { key: &record, what, repeatable: true, replica: false, wait: None };
-        reply::record(self.servers[server].link.ask(&question, deadline).await?)
-    }
-
-    async fn keep_copy(&self, key: &Key, payload: &Bytes, deadline: &Deadline) -> Result<()> {
-        let (server, _) = self.server(key)?;
-        let Server { link, names, .. } = &self.servers[server];
-        let (counter, life) = (names.aside(), layout::seconds(self.config.aside_lifetime));
-        let mut count = Pipeline::with_capacity(2);
-        count.cmd("INCR").arg(&counter).cmd("EXPIRE").arg(&counter).arg(life);
-        let what = What::Commands(count);
-        let question = Question { key: &counter, what, repeatable: true, replica: false, wait: None };
-        let number = match link.ask(&question, deadline).await?.first() {
-            Some(Value::Int(number)) => number.rem_euclid(self.config.max_aside.into()),
-            _ => return Err(reply::strange()),
-        };
-        let copy = [&counter, number.to_string().as_bytes()].concat();
-        let mut set = Pipeline::with_capacity(1);
-        set.cmd("SETEX").arg(&copy).arg(life).arg(payload.as_ref());
-        let what = What::Commands(set);
-        let question = Question { key: &copy, what, repeatable: true, replica: false, wait: None };
-        link.ask(&question, deadline).await.map(drop)
-    }
-}
-
-/// Whose turn it is at the head of a line, and who tries for the lock until he has it or the time is up.
-struct Turn<P> {
-    begun: Instant,
-    tried: bool,
-    pauses: P,
-}
-
-impl Turn<Box<dyn Iterator<Item = Duration> + Send>> {
-    fn new(begun: Instant) -> Self {
-        Turn { begun, tried: false, pauses: Box::new(pauses()) }
-    }
-
-    /// Tries once. The first try counts as talking to the store; later ones are waiting for a live holder, unless they
-    /// fail.
-    async fn ask<T, L, F>(&mut self, deadline: &Deadline, attempt: impl FnOnce(Deadline) -> F) -> Result<Tried<T, L>>
-    where
-        F: Future<Output = Result<Tried<T, L>>>,
-    {
-        if !std::mem::replace(&mut self.tried, true) {
-            return attempt(deadline.clone()).await;
-        }
-        let begun = Instant::now();
-        let answer = attempt(Deadline::new(deadline.io_left(), Duration::ZERO)).await;
-        if !matches!(answer, Ok(Tried::Locked(_))) {
-            deadline.spend(begun.elapsed());
-        }
-        answer
-    }
-
-    async fn pause(&mut self, deadline: &Deadline) -> Result<()> {
-        let left = deadline.wait_until().saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::locked(self.begun.elapsed()));
-        }
-        sleep(self.pauses.next().unwrap_or(left).min(left)).await;
-        Ok(())
     }
 }

@@ -102,7 +102,7 @@ fn cli(addr: SocketAddr, password: Option<&str>, arguments: &[&str]) -> Result<S
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let done = command.output().doing(|| format!("running {:?}", command.get_program()))?;
+    let done = command.output().doing(|| format!("running {}", command.get_program().display()))?;
     let text = String::from_utf8_lossy(&done.stdout).trim_end().to_owned();
     if done.status.success() {
         return Ok(text);

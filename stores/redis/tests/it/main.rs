@@ -3,4 +3,8 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod php;
+#[cfg(test)]
 mod util;
