@@ -12,13 +12,14 @@ use cloakroom_core::{Deadline, Error, Key, Random, Result, SystemRandom, Tag};
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::link::{Link, Question, What};
+use crate::script::Script;
 use crate::store::Inner;
 
-/// How long giving a lock back may take, for which nobody waits. After that it ends by itself.
-const RELEASE: Duration = Duration::from_secs(2);
+/// How long one try to give a lock back may take.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// A lock that is held, or may be: from the moment it is asked for until it is known to be gone.
 pub(crate) struct RedisLease {
@@ -119,10 +120,17 @@ impl RedisLease {
 }
 
 impl Held {
+    /// Gives the lock back; while the server cannot be reached, again and again until the lock has ended by itself.
     async fn free(self) {
-        let what = What::Script(&self.store.scripts.release, &[&self.lock], &[&self.token]);
-        if let Err(error) = self.ask(what, RELEASE).await {
-            tracing::debug!(%error, "a lock in Redis could not be given back; it ends by itself");
+        let begun = Instant::now();
+        while let Err(error) = self.ask(&self.store.scripts.release, &[&self.token], RELEASE).await {
+            // Who comes next is to learn for himself that the server cannot be reached.
+            drop(self.leave());
+            if begun.elapsed() > self.store.config.lock_expire {
+                tracing::debug!(%error, "a lock in Redis could not be given back; it ends by itself");
+                break;
+            }
+            sleep(RELEASE / 10).await;
         }
         drop(self.leave());
     }
@@ -135,8 +143,7 @@ impl Held {
         loop {
             sleep(pause).await;
             let asked = Instant::now();
-            let what = What::Script(&self.store.scripts.renew, &[&self.lock], &[&self.token, &millis]);
-            match self.ask(what, pause).await.as_deref() {
+            match self.ask(&self.store.scripts.renew, &[&self.token, &millis], pause).await.as_deref() {
                 Ok([Value::Int(0)]) => break,
                 Ok(_) => sure = asked,
                 Err(_) if sure.elapsed() > life => break,
@@ -147,7 +154,9 @@ impl Held {
         drop(self.leave());
     }
 
-    async fn ask(&self, what: What<'_>, limit: Duration) -> Result<Vec<Value>> {
+    async fn ask(&self, script: &Script, arguments: &[&[u8]], limit: Duration) -> Result<Vec<Value>> {
+        let keys: [&[u8]; 1] = [&self.lock];
+        let what = What::Script(script, &keys, arguments);
         self.link.ask(&Question::again(&self.lock, what), &Deadline::new(limit, Duration::ZERO)).await
     }
 
@@ -161,7 +170,8 @@ impl Lease for RedisLease {
         let released = self.let_go();
         Box::pin(async move {
             if let Some(released) = released {
-                let _ = released.await;
+                // It goes on without us.
+                let _ = timeout(RELEASE, released).await;
             }
         })
     }

@@ -75,6 +75,14 @@ impl RedisServer {
         self.open().as_ref().map_or(Ok(()), Process::resume)
     }
 
+    /// Waits until a replica has told that it is up to date. Before it has done so once, it answers no `WAIT`.
+    pub fn wait_for_replica(&self) -> Result<()> {
+        until("a replica", || {
+            let info = self.cli(&["info", "replication"])?;
+            Ok(info.lines().any(|line| line.contains("state=online,offset=") && !line.contains("offset=0,")))
+        })
+    }
+
     /// What `redis-cli` says to a command.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         cli(self.addr, self.password.as_deref(), arguments)
@@ -268,8 +276,9 @@ impl RedisSentinels {
                     return Ok(false);
                 }
             }
-            Ok(all.servers[1].cli(&["info", "replication"])?.contains("master_link_status:up"))
+            Ok(true)
         })?;
+        all.servers[0].wait_for_replica()?;
         Ok(all)
     }
 
