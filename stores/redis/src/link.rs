@@ -196,14 +196,12 @@ impl Link {
                 Ok::<(), ()>(())
             };
             let made = shared.dial.connect(closed).await.map(|wire| Live { wire, health });
-            let mut slot = shared.open();
-            match (&made, &*slot) {
-                (Ok(live), _) => *slot = Slot::Live(live.clone()),
-                // What was to be replaced has to do, then.
-                (Err(_), Slot::Renewing(old)) => *slot = Slot::Live(old.clone()),
-                (Err(error), _) => *slot = Slot::Failed(Instant::now(), error.clone()),
-            }
-            drop(slot);
+            // What was to be replaced goes as well where nothing can be reached: a cluster's connection would look for
+            // its nodes without a pause.
+            *shared.open() = match &made {
+                Ok(live) => Slot::Live(live.clone()),
+                Err(error) => Slot::Failed(Instant::now(), error.clone()),
+            };
             tell.send_replace(Some(made));
         });
         coming

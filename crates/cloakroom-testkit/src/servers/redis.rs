@@ -217,6 +217,35 @@ impl RedisCluster {
         found.ok_or_else(|| Failure::new("no node serves the key"))
     }
 
+    /// Moves the slot of a key from one master to another, one key after the other, with a pause in the midst.
+    pub fn move_slot(&self, key: &str, from: &RedisServer, to: &RedisServer, pause: Duration) -> Result<()> {
+        let slot = from.cli(&["cluster", "keyslot", key])?;
+        let (source, target) = (from.cli(&["cluster", "myid"])?, to.cli(&["cluster", "myid"])?);
+        to.cli(&["cluster", "setslot", &slot, "importing", &source])?;
+        from.cli(&["cluster", "setslot", &slot, "migrating", &target])?;
+        thread::sleep(pause);
+        let port = to.addr().port().to_string();
+        loop {
+            let keys = from.cli(&["cluster", "getkeysinslot", &slot, "10"])?;
+            let keys: Vec<&str> = keys.lines().filter(|key| !key.is_empty()).collect();
+            if keys.is_empty() {
+                break;
+            }
+            let command = ["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+            from.cli(&[&command[..], &keys].concat())?;
+        }
+        // The key is there, and the map still says here.
+        thread::sleep(pause);
+        let masters = self
+            .nodes
+            .iter()
+            .filter(|node| node.cli(&["info", "replication"]).is_ok_and(|info| info.contains("role:master")));
+        for node in [to, from].into_iter().chain(masters) {
+            node.cli(&["cluster", "setslot", &slot, "node", &target])?;
+        }
+        Ok(())
+    }
+
     /// The master that a replica of this master's has become, or will be.
     pub fn replica_of(&self, master: &RedisServer) -> Result<&RedisServer> {
         let port = format!("master_port:{}", master.addr().port());
@@ -285,6 +314,21 @@ impl RedisSentinels {
     /// The master and its replica, as they were at the start.
     pub fn servers(&self) -> &[RedisServer; 2] {
         &self.servers
+    }
+
+    /// Waits until all sentinels agree on a master.
+    pub fn wait_for_master(&self, master: &RedisServer) -> Result<()> {
+        let port = master.addr().port().to_string();
+        until("the sentinels agree on another master", || {
+            for sentinel in &self.sentinels {
+                let told =
+                    cli(sentinel.addr(), None, &["sentinel", "get-master-addr-by-name", RedisSentinels::SERVICE])?;
+                if told.lines().last() != Some(&port) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// The sentinels as `a:1,b:2,c:3`, for a URL.
