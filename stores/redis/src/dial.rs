@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use cloakroom_core::{Error, Result};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
 use redis::cluster_read_routing::RandomReplicaStrategy;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -32,6 +34,9 @@ enum To {
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster(Box<(ClusterClient, Node)>),
 }
+
+/// Which master serves which slots of a cluster: first slot, last slot, where.
+pub(crate) type Masters = Vec<(i64, i64, String)>;
 
 /// What it takes to connect to one node of a cluster.
 struct Node {
@@ -108,8 +113,12 @@ impl Dial {
             }
             To::Cluster(cluster) => {
                 let limit = self.connect_timeout * STEPS;
-                let connect = cluster.0.get_async_connection();
-                tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| Err(late())).map(Wire::Cluster)
+                let connect = async {
+                    let connection = cluster.0.get_async_connection().await?;
+                    let masters = masters(&connection, self.connect_timeout).await?;
+                    Ok(Wire::Cluster(connection, masters.into()))
+                };
+                tokio::time::timeout(limit, connect).await.unwrap_or_else(|_| Err(late()))
             }
         }
     }
@@ -163,6 +172,40 @@ impl Node {
         }
         builder.build().map_err(|error| wrong(&error))
     }
+}
+
+/// Asks any node for the map of the cluster; another one where that one does not answer.
+pub(crate) async fn masters(connection: &ClusterConnection, limit: Duration) -> RedisResult<Masters> {
+    const NODES: usize = 3;
+    let ask = || {
+        let (mut connection, mut slots) = (connection.clone(), redis::cmd("CLUSTER"));
+        slots.arg("SLOTS");
+        let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+        tokio::time::timeout(limit, async move { connection.route_command(slots, anywhere).await })
+    };
+    for _ in 1..NODES {
+        if let Ok(Ok(map)) = ask().await {
+            return read_masters(map);
+        }
+    }
+    ask().await.unwrap_or_else(|_| Err(late())).and_then(read_masters)
+}
+
+/// `CLUSTER SLOTS`: for each range its ends, its master, its replicas; for each node its host, its port, and more.
+fn read_masters(map: Value) -> RedisResult<Masters> {
+    let mut masters = Masters::new();
+    for range in redis::from_redis_value::<Vec<Vec<Value>>>(map)? {
+        let mut range = range.into_iter();
+        let (Some(first), Some(last), Some(master)) = (range.next(), range.next(), range.next()) else { continue };
+        let mut master = redis::from_redis_value::<Vec<Value>>(master)?.into_iter();
+        let (Some(host), Some(port)) = (master.next(), master.next()) else { continue };
+        // A node that does not know its own host says nothing.
+        let host = redis::from_redis_value::<Option<String>>(host)?.unwrap_or_default();
+        let port = redis::from_redis_value::<i64>(port)?;
+        masters.push((redis::from_redis_value(first)?, redis::from_redis_value(last)?, format!("{host}:{port}")));
+    }
+    masters.sort();
+    Ok(masters)
 }
 
 fn client(address: &RedisAddress, login: &Login, database: u16, tls: Option<&TlsCertificates>) -> Result<Client> {

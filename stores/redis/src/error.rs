@@ -102,8 +102,10 @@ pub(crate) fn connecting(error: &RedisError) -> Error {
 
 /// Whether the server was reached and does not take what we say who we are: somebody has to change the setup.
 pub(crate) fn is_setup(error: &RedisError) -> bool {
-    let refused = ["NOAUTH", "WRONGPASS"].contains(&error.code().unwrap_or_default());
-    refused || error.kind() == RedisKind::AuthenticationFailed
+    // A cluster's client keeps the words of the error alone.
+    let text = error.to_string();
+    let told = ["NOAUTH", "WRONGPASS", "authentication failed", "refused to switch database"];
+    told.iter().any(|told| text.contains(told))
 }
 
 /// Keeps what the system said about a connection: it knows neither keys nor passwords.
@@ -159,6 +161,16 @@ mod tests {
             assert!(error.to_string().contains(says), "{text}: {error}");
             assert!(!error.may_have_been_applied(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_login_that_is_refused_is_a_matter_of_setup() {
+        for text in ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."] {
+            assert!(is_setup(&answer(text)));
+            let cluster = (RedisKind::Io, "Failed to create initial connections", text.to_owned());
+            assert!(is_setup(&RedisError::from(cluster)));
+        }
+        assert!(!is_setup(&answer("LOADING Redis is loading")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisEr
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::dial::Dial;
+use crate::dial::{self, Dial, Masters};
 use crate::error::{self, Verdict};
 use crate::script::Script;
 
@@ -27,6 +27,8 @@ use crate::script::Script;
 const SILENCE: Duration = Duration::from_millis(100);
 /// For how long nobody tries again after connecting has failed.
 const REST: Duration = Duration::from_millis(50);
+/// How long a node of a cluster may take to tell the map.
+const LOOKING: Duration = Duration::from_millis(300);
 /// How often one request follows a slot that moves.
 const REDIRECTS: usize = 8;
 
@@ -45,7 +47,7 @@ enum Slot {
     Connecting(watch::Receiver<Option<RedisResult<Live>>>),
     Failed(Instant, RedisError),
     Live(Live),
-    /// Still in use, while another one is made in its place.
+    /// Still in use, while somebody looks whether another one is needed, and makes it.
     Renewing(Live),
 }
 
@@ -59,7 +61,8 @@ struct Live {
 #[derive(Clone)]
 pub(crate) enum Wire {
     One(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    /// With the map of its masters, as it was when the connection was made.
+    Cluster(ClusterConnection, Arc<Masters>),
 }
 
 #[derive(Default)]
@@ -119,8 +122,7 @@ impl Link {
                     Err(failure) => failure,
                 },
                 Err(late) => {
-                    let silent = live.health.answers.load(Ordering::Relaxed) == heard;
-                    if silent && begun.elapsed() >= SILENCE {
+                    if begun.elapsed() >= SILENCE && live.may_be_dead(heard) {
                         self.give_up(&live);
                     }
                     return Err(question.unanswered(late));
@@ -210,21 +212,33 @@ impl Link {
     /// Lets this connection go, unless another has taken its place already. Requests that still wait for an answer
     /// on it may get it.
     ///
-    /// A cluster's connection mends itself node by node. It stays in use while another is made, so that the requests
-    /// to its other nodes need not wait.
+    /// A cluster's connection mends itself node by node. It stays in use while somebody looks whether its map is still
+    /// right, so that the requests to other nodes need not wait: the client itself asks for a new map only where a node
+    /// tells it to, which one that hangs does not.
     fn give_up(&self, live: &Live) {
         let mut slot = self.0.open();
         let Slot::Live(current) = &*slot else { return };
         if !Arc::ptr_eq(&current.health, &live.health) {
             return;
         }
-        *slot = match live.wire {
-            Wire::One(_) => Slot::Empty,
-            Wire::Cluster(_) => {
-                let _ = self.begin();
-                Slot::Renewing(live.clone())
-            }
+        let Wire::Cluster(connection, known) = &live.wire else {
+            *slot = Slot::Empty;
+            return;
         };
+        *slot = Slot::Renewing(live.clone());
+        let (link, live, connection, known) = (self.clone(), live.clone(), connection.clone(), Arc::clone(known));
+        tokio::spawn(async move {
+            let now = dial::masters(&connection, LOOKING).await;
+            if now.is_ok_and(|now| now == *known) {
+                tokio::time::sleep(REST).await;
+                let mut slot = link.0.open();
+                if matches!(&*slot, Slot::Renewing(current) if Arc::ptr_eq(&current.health, &live.health)) {
+                    *slot = Slot::Live(live);
+                }
+                return;
+            }
+            link.begin();
+        });
     }
 }
 
@@ -235,6 +249,12 @@ impl Shared {
 }
 
 impl Live {
+    /// Whether a request that ran out of time speaks for a dead connection: nobody got an answer meanwhile. On a
+    /// cluster the others may have got theirs from other nodes.
+    fn may_be_dead(&self, heard: u64) -> bool {
+        matches!(self.wire, Wire::Cluster(..)) || self.health.answers.load(Ordering::Relaxed) == heard
+    }
+
     fn is_closed(&self) -> bool {
         self.health.closed.load(Ordering::Relaxed)
     }
@@ -242,7 +262,7 @@ impl Live {
     async fn send(&self, question: &Question<'_>, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         match &self.wire {
             Wire::One(connection) => connection.clone().send_packed_commands(pipeline, 0, pipeline.len()).await,
-            Wire::Cluster(connection) => {
+            Wire::Cluster(connection, _) => {
                 let node = if question.replica { SlotAddr::ReplicaOptional } else { SlotAddr::Master };
                 let route = SingleNodeRoutingInfo::SpecificNode(Route::with_key(question.key, node));
                 connection.clone().route_pipeline(pipeline.clone(), 0, pipeline.len(), route).await

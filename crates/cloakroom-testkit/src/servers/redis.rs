@@ -50,6 +50,11 @@ impl RedisServer {
         self.dir.path()
     }
 
+    /// Whether it runs, or was stopped.
+    pub fn is_running(&self) -> bool {
+        self.open().is_some()
+    }
+
     /// Kills it.
     pub fn stop(&self) {
         self.open().take();
@@ -204,7 +209,7 @@ impl RedisCluster {
     pub fn master_of(&self, key: &str) -> Result<&RedisServer> {
         let mut found = None;
         until("a master for the key", || {
-            for node in &self.nodes {
+            for node in self.nodes.iter().filter(|node| node.is_running()) {
                 if node.cli(&["exists", key]).is_ok_and(|answer| answer == "0" || answer == "1")
                     && node.cli(&["info", "replication"])?.contains("role:master")
                 {

@@ -77,8 +77,12 @@ impl Drop for Talking {
     }
 }
 
+fn without_php() -> bool {
+    skip("php") || skip("php-redis")
+}
+
 fn here() -> Option<&'static RedisServer> {
-    server().filter(|_| !skip("php"))
+    server().filter(|_| !without_php())
 }
 
 /// The number in `n|i:5;`.
@@ -358,7 +362,7 @@ async fn locks_that_php_leaves_behind_end_by_themselves() {
 /// On a cluster php-redis takes no lock, so that only one at a time can be sure.
 #[tokio::test]
 async fn one_session_in_both_directions_on_a_cluster() {
-    let Some(cluster) = cluster().filter(|_| !skip("php")) else { return };
+    let Some(cluster) = cluster().filter(|_| !without_php()) else { return };
     let prefix = prefix();
     let seeds: Vec<_> = cluster.nodes().iter().map(|node| format!("seed[]={}", node.addr())).collect();
     let path = format!("{}&timeout=2&prefix={prefix}", seeds.join("&"));

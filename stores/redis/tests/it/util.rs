@@ -28,7 +28,7 @@ pub(crate) fn cluster() -> Option<&'static RedisCluster> {
 /// Sentinels that no test harms.
 pub(crate) fn sentinels() -> Option<&'static RedisSentinels> {
     static SENTINELS: OnceLock<RedisSentinels> = OnceLock::new();
-    (!skip("redis")).then(|| SENTINELS.get_or_init(|| RedisSentinels::start().unwrap()))
+    (!skip("redis") && !skip("sentinel")).then(|| SENTINELS.get_or_init(|| RedisSentinels::start().unwrap()))
 }
 
 /// A prefix that no other test of any run uses.
