@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cloakroom_core::{Error, Result, Settings};
+use cloakroom_core::{Error, Key, Result, Settings};
 
 use crate::layout;
 use crate::save_path;
@@ -30,6 +30,9 @@ pub struct RedisConfig {
     pub wait_timeout: Duration,
     /// Read from replicas, which may be behind. Only with sentinels and on a cluster; off.
     pub replica: bool,
+    /// Whether PHP takes part in the locks, as far as is known: `redis.session.locking_enabled`. It is told on, and
+    /// changes nothing: cloakroom always locks. On.
+    pub php_locks: bool,
     /// The largest payload of one session; 16 MiB.
     pub max_payload: usize,
     /// How many sessions that could not be read are kept for people to look at; 100.
@@ -140,6 +143,7 @@ impl RedisConfig {
             wait: 0,
             wait_timeout: Duration::from_millis(100),
             replica: false,
+            php_locks: true,
             max_payload: 16 << 20,
             max_aside: 100,
             aside_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
@@ -204,6 +208,9 @@ impl RedisConfig {
         {
             config.lock_expire = Duration::from_secs(seconds);
         }
+        let enabled = named("redis.session.locking_enabled").unwrap_or_default().to_ascii_lowercase();
+        config.php_locks =
+            matches!(enabled.as_str(), "on" | "yes" | "true") || enabled.parse().is_ok_and(|n: i64| n != 0);
         config.checked()
     }
 
@@ -250,6 +257,9 @@ impl RedisConfig {
                 return wrong("a sentinel's URL names the service: redis+sentinel://host/service");
             }
             RedisServers::Cluster { .. } | RedisServers::Sentinel { .. } => {}
+        }
+        if self.is_cluster() && self.names(None).lock(&Key::from_bytes(*b"id")).is_err() {
+            return wrong("the prefix has braces that fit no hash tag of a cluster");
         }
         if self.lock_expire < Duration::from_millis(100) || self.connect_timeout.is_zero() {
             return wrong("lock_expire is to be 0.1 s at least, and connect_timeout above 0");
@@ -366,6 +376,10 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("redis.session.compression"));
         assert!(RedisConfig::from_settings(&Settings::php()).is_err());
+        for (enabled, locks) in [("1", true), ("On", true), ("0", false), ("", false)] {
+            let config = RedisConfig::from_settings(&settings("a", &[("redis.session.locking_enabled", enabled)]));
+            assert_eq!(config.unwrap().php_locks, locks, "{enabled}");
+        }
     }
 
     #[test]

@@ -199,16 +199,16 @@ pub(crate) enum Tried<T, L> {
     Locked(L),
 }
 
-/// Whose turn it is at the head of a line, and who tries for the lock until he has it or the time is up.
-pub(crate) struct Turn<P> {
+/// Trying for a lock at the head of a line, until it is had or the time is up.
+pub(crate) struct Turn {
     begun: Instant,
     tried: bool,
-    pauses: P,
+    pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
 }
 
-impl Turn<Box<dyn Iterator<Item = Duration> + Send>> {
-    pub(crate) fn new(begun: Instant) -> Self {
-        Turn { begun, tried: false, pauses: Box::new(pauses()) }
+impl Turn {
+    pub(crate) fn new(begun: Instant) -> Turn {
+        Turn { begun, tried: false, pauses: None }
     }
 
     /// Tries once. The first try counts as talking to the store; later ones are waiting for a live holder, unless they
@@ -237,7 +237,8 @@ impl Turn<Box<dyn Iterator<Item = Duration> + Send>> {
         if left.is_zero() {
             return Err(Error::locked(self.begun.elapsed()));
         }
-        sleep(self.pauses.next().unwrap_or(left).min(left)).await;
+        let pauses = self.pauses.get_or_insert_with(|| Box::new(pauses()));
+        sleep(pauses.next().unwrap_or(left).min(left)).await;
         Ok(())
     }
 }

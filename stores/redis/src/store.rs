@@ -126,7 +126,7 @@ impl Store for RedisStore {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::default();
         // On a cluster php-redis takes no lock.
-        capabilities.php_locks = !self.inner.config.is_cluster();
+        capabilities.php_locks = self.inner.config.php_locks && !self.inner.config.is_cluster();
         capabilities.expires_by_itself = true;
         capabilities.persistent = true;
         capabilities.shared = true;

@@ -352,6 +352,7 @@ mod tests {
             "redis+cluster://a/1",
             "redis+cluster://a?db=1",
             "redis+cluster://a?layout=other",
+            "redis+cluster://a?prefix=x}",
             "redis+sentinel://a",
             "redis+sentinel://a/s?sentinel_user=hunter2",
             "redis+sentinel://a/s/x",

@@ -22,21 +22,22 @@ struct Fresh {
 
 /// A plain client, past the store.
 enum Plain {
-    One(Client),
-    Cluster(ClusterClient),
+    One(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 impl Fresh {
     async fn single() -> Option<Fresh> {
         let addr = util::server()?.addr();
-        let (prefix, server) = (util::prefix(), Plain::One(Client::open(format!("redis://{addr}")).unwrap()));
+        let (prefix, server) = (util::prefix(), Plain::One(Box::new(Client::open(format!("redis://{addr}")).unwrap())));
         Some(Fresh::new(&format!("redis://{addr}?prefix={prefix}"), server, prefix).await)
     }
 
     async fn cluster(layout: &str) -> Option<Fresh> {
         let cluster = util::cluster()?;
         let (hosts, prefix) = (cluster.hosts(), util::prefix());
-        let server = Plain::Cluster(ClusterClient::new([format!("redis://{}", cluster.nodes()[0].addr())]).unwrap());
+        let server =
+            Plain::Cluster(Box::new(ClusterClient::new([format!("redis://{}", cluster.nodes()[0].addr())]).unwrap()));
         let url = format!("redis+cluster://{hosts}?prefix={prefix}&layout={layout}&max_payload=4000000");
         Some(Fresh::new(&url, server, prefix).await)
     }
@@ -47,7 +48,7 @@ impl Fresh {
         let master = format!("redis://{}", all.servers()[0].addr());
         let prefix = util::prefix();
         let url = format!("redis+sentinel://{hosts}/{service}?prefix={prefix}");
-        Some(Fresh::new(&url, Plain::One(Client::open(master).unwrap()), prefix).await)
+        Some(Fresh::new(&url, Plain::One(Box::new(Client::open(master).unwrap())), prefix).await)
     }
 
     async fn new(url: &str, server: Plain, prefix: String) -> Fresh {

@@ -277,6 +277,34 @@ async fn a_user_that_may_not_write() {
     assert!(error.contains("NOPERM"), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_user_with_the_commands_of_the_readme_can_do_everything() {
+    let Some(server) = own(&[]) else { return };
+    let readme = include_str!("../../README.md");
+    let list = readme.split_once("An ACL user needs `").unwrap().1.split('`').next().unwrap();
+    let rules = list.split_whitespace().chain(["on", "nopass", "~PHPREDIS_SESSION:*", "~cloakroom:*"]);
+    server.cli(&["acl", "setuser", "app"].into_iter().chain(rules).collect::<Vec<_>>()).unwrap();
+    let url = format!("redis://app:any@{}/1?wait=1&wait_timeout=0.001", server.addr());
+    let mut config = RedisConfig::from_url(&url).unwrap();
+    // There is no replica, of which the server tells where it is allowed to.
+    let told = RedisStore::open(config.clone()).await.unwrap();
+    let error = is_unavailable(told.commit(&key("a"), Expect::Absent, payload("1"), &wait(0)).await, true);
+    assert!(error.contains("0 of 1"), "{error}");
+    config.wait = 0;
+    config.lock_expire = Duration::from_millis(300);
+    let store = RedisStore::open(config).await.unwrap();
+    let locked = store.lock(&key("a"), Claim::Existing, &wait(0)).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    store.commit(&key("a"), Expect::Held(locked.lease), payload("2"), &wait(0)).await.unwrap();
+    store.lock(&key("a"), Claim::Either, &wait(0)).await.unwrap().unwrap().lease.release().await;
+    for put in [Put::Touch(LIFE), Put::SetAside] {
+        store.commit(&key("a"), Expect::Any, put, &wait(0)).await.unwrap();
+    }
+    store.commit(&key("a"), Expect::Absent, payload("3"), &wait(0)).await.unwrap();
+    let outcome = store.commit(&key("a"), Expect::Any, Put::Remove, &wait(0)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Removed(_)));
+}
+
 /// A holder that was cut off for longer than its lock lives.
 #[tokio::test]
 async fn a_lock_that_ended_while_the_server_hung_is_lost() {
@@ -363,6 +391,39 @@ async fn tls_with_an_authority_of_our_own() {
         let store = open(&options).await.unwrap();
         is_unavailable(store.load(&key("a"), &request()).await, false);
     }
+    // A cluster of one node, whose map names the port for TLS.
+    let tls = cloakroom_testkit::process::free_addr().unwrap().port();
+    let port = tls.to_string();
+    let node = RedisServer::start(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &private,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-cluster",
+        "yes",
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &cloakroom_testkit::process::free_addr().unwrap().port().to_string(),
+    ]);
+    let node = node.unwrap();
+    node.cli(&["cluster", "addslotsrange", "0", "16383"]).unwrap();
+    while !node.cli(&["cluster", "info"]).unwrap().contains("cluster_state:ok") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let certificates = format!("ca={ca}&cert={cert}&key={private}");
+    let url = format!("rediss+cluster://localhost:{tls}?{certificates}");
+    let store = RedisStore::open(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    store.commit(&key("a"), Expect::Absent, payload("1"), &wait(0)).await.unwrap();
+    assert!(store.load(&key("a"), &wait(0)).await.unwrap().is_some());
+    // Nobody is there, but the setup is right.
+    let url = format!("rediss+sentinel://localhost:1/service?{certificates}");
+    let store = RedisStore::open(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    is_unavailable(store.load(&key("a"), &request()).await, false);
     for options in ["ca=/no/such/file".to_owned(), format!("ca={ca}&cert={private}&key={cert}")] {
         assert_eq!(open(&options).await.unwrap_err().kind(), ErrorKind::Config);
     }
