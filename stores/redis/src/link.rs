@@ -82,6 +82,8 @@ pub(crate) struct Question<'a> {
     pub(crate) replica: bool,
     /// How many replicas have to have the change, and how many milliseconds they may take.
     pub(crate) wait: Option<(u32, u128)>,
+    /// Set when it goes out for the first time.
+    pub(crate) sent: AtomicBool,
 }
 
 pub(crate) enum What<'a> {
@@ -107,6 +109,7 @@ impl Link {
             let live = deadline.io(self.connection()).await?.map_err(|error| error::connecting(&error))?;
             let (heard, begun) = (live.health.answers.load(Ordering::Relaxed), Instant::now());
             let pipeline = question.pipeline(whole);
+            question.sent.store(true, Ordering::Relaxed);
             let exchange = async {
                 match &detour {
                     Some((host, port)) => self.0.dial.ask_once(host, *port, &pipeline).await,
@@ -274,7 +277,17 @@ impl Live {
 impl<'a> Question<'a> {
     /// What may be asked again where the answer was lost.
     pub(crate) fn again(key: &'a [u8], what: What<'a>) -> Question<'a> {
-        Question { key, what, repeatable: true, replica: false, wait: None }
+        Question { repeatable: true, ..Question::once(key, what) }
+    }
+
+    /// What may go out once.
+    pub(crate) fn once(key: &'a [u8], what: What<'a>) -> Question<'a> {
+        Question { key, what, repeatable: false, replica: false, wait: None, sent: AtomicBool::new(false) }
+    }
+
+    /// Whether the server may know of it. What an answer said is another matter.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn pipeline(&self, whole: bool) -> Pipeline {

@@ -122,7 +122,7 @@ impl RedisLease {
 impl Held {
     /// Gives the lock back; while the server cannot be reached, again and again until the lock has ended by itself.
     async fn free(self) {
-        let begun = Instant::now();
+        let (begun, mut pause) = (Instant::now(), RELEASE / 20);
         while let Err(error) = self.ask(&self.store.scripts.release, &[&self.token], RELEASE).await {
             // Who comes next is to learn for himself that the server cannot be reached.
             drop(self.leave());
@@ -130,7 +130,8 @@ impl Held {
                 tracing::debug!(%error, "a lock in Redis could not be given back; it ends by itself");
                 break;
             }
-            sleep(RELEASE / 10).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(RELEASE);
         }
         drop(self.leave());
     }

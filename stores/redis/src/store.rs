@@ -196,6 +196,10 @@ pub(crate) enum Want {
     Held,
 }
 
+fn version_of(want: &Want) -> Option<Version> {
+    if let Want::Is(version) = want { Some(version.clone()) } else { None }
+}
+
 impl Inner {
     /// Which server has a session, and what its record is called there.
     pub(crate) fn server(&self, key: &Key) -> Result<(&Server, Vec<u8>)> {
@@ -234,7 +238,17 @@ impl Inner {
         let keys: [&[u8]; 2] = [&record, &lock];
         let arguments: [&[u8]; 3] = [&token, &life, claim];
         let what = What::Script(&self.scripts.lock, &keys, &arguments);
-        let answer = server.link.ask(&Question::again(&record, what), &deadline).await?;
+        let question = Question::again(&record, what);
+        let answer = match server.link.ask(&question, &deadline).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // What was never asked for has not to be given back.
+                if !question.was_sent() {
+                    drop(lease.settle());
+                }
+                return Err(error);
+            }
+        };
         match reply::read(answer)? {
             Reply::Locked => {
                 let head = lease.settle();
@@ -308,20 +322,15 @@ impl Inner {
         let arguments: [&[u8]; 6] = [&token, expect, change, version, &fifth, &sixth];
         let what = What::Script(&self.scripts.commit, &keys[..count], &arguments);
         let wait = (self.config.wait > 0).then_some((self.config.wait, self.config.wait_timeout.as_millis()));
-        let question = Question { key: &record, what, repeatable: false, replica: false, wait };
+        let question = Question { wait, ..Question::once(&record, what) };
         let mut answer = server.commits.as_ref().unwrap_or(&server.link).ask(&question, &deadline).await?;
         let copies = wait.and_then(|_| answer.pop());
         let outcome = match reply::read(answer)? {
             Reply::Locked => return Ok(Tried::Locked(())),
             Reply::Done => Outcome::Done(match put {
                 Put::Payload(payload) => Some(Version::new(payload.bytes.clone())),
-                _ => {
-                    if let Want::Is(version) = want {
-                        Some(version.clone())
-                    } else {
-                        None
-                    }
-                }
+                // A touch leaves the version that the script has compared.
+                _ => version_of(want),
             }),
             Reply::Removed(record) => Outcome::Removed(record),
             Reply::Conflict(record) => Outcome::Conflict(record),

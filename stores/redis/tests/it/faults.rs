@@ -89,6 +89,20 @@ async fn a_server_that_is_not_there_yet() {
     room.create("a", "1").await;
 }
 
+/// What was never asked for has not to be given back: an outage makes no heap of tasks that try to.
+#[tokio::test]
+async fn locks_that_were_never_asked_for_leave_nothing_behind() {
+    let Some(server) = own(&[]) else { return };
+    let room = Room::on(&server, "").await;
+    server.stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in 0..300 {
+        is_unavailable(room.store.lock(&key(&format!("id{n}")), Claim::Either, &request()).await, false);
+    }
+    let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(alive < 20, "{alive} tasks");
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_and_goes_on() {
     let Some(server) = own(&[]) else { return };
