@@ -114,8 +114,9 @@ impl Harness for Fresh {
     }
 
     /// Each of them is an exchange with a server.
+    /// Each of them is an exchange with a server, and there are four kinds of servers.
     fn increments(&self) -> usize {
-        800
+        400
     }
 
     /// Redis takes lives in whole seconds, as php-redis gives them.
