@@ -23,6 +23,7 @@ pub mod php;
 pub mod play;
 pub mod process;
 pub mod scenario;
+pub mod servers;
 pub mod store;
 pub mod times;
 pub mod worker;

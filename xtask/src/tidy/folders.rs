@@ -17,6 +17,10 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/files", "redo_tests", "the tests of redo"),
     ("stores/files", "side", "the directory beside the sessions for what is our own"),
     ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/memcached", "commit", "what is done under a lock, and giving it back"),
+    ("stores/memcached", "pool", "one server and the connections to it"),
+    ("stores/memcached", "ring", "which server holds which key, as libmemcached decides it"),
+    ("stores/memcached", "wire", "Memcached's meta commands on one connection"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
 ];
 

@@ -1,1 +1,6 @@
-//! The memcached store keeps every promise of the suite.
+//! The store against real servers, beside real php-memcached, and through their failures.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod util;

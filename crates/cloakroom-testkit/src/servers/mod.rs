@@ -1,0 +1,3 @@
+//! Real servers for the stores: one for all tests of a program, ended with it.
+
+pub mod memcached;
