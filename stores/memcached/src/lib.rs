@@ -18,6 +18,7 @@ mod pool;
 mod ring;
 mod store;
 mod sweep;
+mod wait;
 mod wire;
 
 pub use config::{Address, MemcachedConfig, MemcachedServer};

@@ -20,8 +20,9 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::layout;
-use crate::pool::Failure;
-use crate::store::{Inner, Place, Release};
+use crate::pool::{Failure, Reply};
+use crate::store::{Inner, Place, refused};
+use crate::wait::Release;
 use crate::wire::{Answer, Code, Facts, Flight};
 
 /// How long one exchange about a lock may take for which no request waits.
@@ -130,14 +131,20 @@ impl MemcachedLease {
         self.held.clone().ok_or_else(lost)
     }
 
-    /// The lock is held: from now on it is kept alive.
-    pub(crate) async fn keep(&self, item: Item, since: Instant) {
-        let Some(held) = &self.held else { return };
+    /// Whether the lock is ours, by the answer to [`Held::ask`]. From now on it is kept alive then.
+    pub(crate) async fn taken(&self, reply: &Reply, asked: Instant) -> Result<bool> {
+        let held = self.held()?;
+        let cas = match reply.answers.first() {
+            Some(Answer { code: Code::Done, cas, .. }) => *cas,
+            Some(Answer { code: Code::NotStored, .. }) => return Ok(false),
+            _ => return Err(refused()),
+        };
         let mut state = held.state.lock().await;
-        state.item = Known::Held(item);
-        state.sure = since;
-        let renewal = held.runtime.spawn(renew(Arc::downgrade(held), held.store.config.lock_expire));
+        state.item = Known::Held(Item { cas, life: reply.life });
+        state.sure = asked;
+        let renewal = held.runtime.spawn(renew(Arc::downgrade(&held), held.store.config.lock_expire));
         let _ = held.renewal.set(renewal.abort_handle());
+        Ok(true)
     }
 
     /// Begins to give the lock back, in a task of its own.

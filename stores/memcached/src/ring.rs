@@ -19,11 +19,11 @@ const DEFAULT_PORT: u16 = 11211;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hash {
-    /// php-memcached's default: consistent hashing with as many points for each server. With a weight above 1 it
-    /// is [`KetamaWeighted`](Hash::KetamaWeighted), as in libmemcached.
+    /// php-memcached's default: consistent hashing with as many points for each server; weights are not looked at.
+    /// In spite of its name it is not libketama's: libmemcached hashes with its own default function here.
     #[default]
     Ketama,
-    /// `memcached.sess_consistent_hash_type=ketama_weighted`: points by weight.
+    /// `memcached.sess_consistent_hash_type=ketama_weighted`: libketama's own, with MD5 and points by weight.
     KetamaWeighted,
     /// `memcached.sess_consistent_hash=0`: a hash modulo the number of servers; weights are not looked at.
     Modula,
@@ -43,8 +43,8 @@ pub(crate) struct Node<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Ring {
     One,
-    /// Points and the servers they lead to, in order.
-    Points(Vec<(u32, usize)>),
+    /// Points and the servers they lead to, in order, and what finds a key's place among them.
+    Points(Vec<(u32, usize)>, fn(&[u8]) -> u32),
     Modula(usize),
 }
 
@@ -53,14 +53,13 @@ impl Ring {
         if nodes.len() < 2 {
             return Ring::One;
         }
-        let heavy = nodes.iter().any(|node| node.weight > 1);
-        let mut points = match hash {
+        let (mut points, hash): (Vec<_>, fn(&[u8]) -> u32) = match hash {
             Hash::Modula => return Ring::Modula(nodes.len()),
-            Hash::Ketama if !heavy => even(nodes),
-            Hash::Ketama | Hash::KetamaWeighted => weighted(nodes),
+            Hash::Ketama => (even(nodes), one_at_a_time),
+            Hash::KetamaWeighted => (weighted(nodes), md5),
         };
         points.sort_unstable();
-        Ring::Points(points)
+        Ring::Points(points, hash)
     }
 
     /// The number of the server that holds `key`.
@@ -68,8 +67,8 @@ impl Ring {
         match self {
             Ring::One => 0,
             Ring::Modula(servers) => usize::try_from(one_at_a_time(key)).unwrap_or(0) % servers,
-            Ring::Points(points) => {
-                let hash = quarter(&Md5::digest(key), 0);
+            Ring::Points(points, hash) => {
+                let hash = hash(key);
                 let at = points.partition_point(|(point, _)| *point < hash);
                 points.get(at).or_else(|| points.first()).map_or(0, |(_, server)| *server)
             }
@@ -78,7 +77,7 @@ impl Ring {
 }
 
 fn even(nodes: &[Node<'_>]) -> Vec<(u32, usize)> {
-    let points = |(server, node)| (0..POINTS).map(move |n| (quarter(&Md5::digest(name(node, n)), 0), server));
+    let points = |(server, node)| (0..POINTS).map(move |n| (one_at_a_time(name(node, n).as_bytes()), server));
     nodes.iter().enumerate().flat_map(points).collect()
 }
 
@@ -109,6 +108,10 @@ fn name(node: &Node<'_>, n: u32) -> String {
         DEFAULT_PORT => format!("{}-{n}", node.host),
         port => format!("{}:{port}-{n}", node.host),
     }
+}
+
+fn md5(key: &[u8]) -> u32 {
+    quarter(&Md5::digest(key), 0)
 }
 
 fn quarter(hash: &[u8], part: usize) -> u32 {
@@ -163,7 +166,7 @@ mod tests {
         for hash in [Hash::Ketama, Hash::KetamaWeighted, Hash::Modula] {
             assert!(shares(hash, &[1, 1, 1]).iter().all(|share| (2000..4700).contains(share)), "{hash:?}");
         }
-        let shares = shares(Hash::Ketama, &[3, 1]);
+        let shares = shares(Hash::KetamaWeighted, &[3, 1]);
         assert!((6500..8500).contains(&shares[0]), "{shares:?}");
     }
 

@@ -1,24 +1,24 @@
 //! The store itself: reading, waiting for locks, and which of the two a commit needs first.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom_core::line::{Head, Lines, pauses};
+use cloakroom_core::line::Lines;
 use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payload, Put, Record, Swept, Version};
-use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom, Tag};
-use tokio::time::{Instant, sleep, timeout_at};
+use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom};
+use tokio::time::Instant;
 
-use crate::MemcachedConfig;
+use crate::{Address, MemcachedConfig, MemcachedServer};
 use crate::commit::{Ended, finish};
 use crate::layout::{self, Names};
-use crate::lock::{Found, Item, MemcachedLease, PATIENCE};
+use crate::lock::{Found, Item, MemcachedLease};
 use crate::pool::{Failure, Reply, Server};
 use crate::ring::Ring;
+use crate::wait::Want;
 use crate::wire::{Answer, Code, Facts, Flight};
 
 /// How long opening a store may take to find out whether its servers are there.
@@ -35,32 +35,11 @@ pub(crate) struct Inner {
     pub(crate) config: MemcachedConfig,
     pub(crate) servers: Vec<Server>,
     ring: Ring,
-    lines: Lines,
+    pub(crate) lines: Lines,
     /// Which locks are being given back, and how often.
-    releases: Mutex<HashMap<Vec<u8>, usize>>,
+    pub(crate) releases: Mutex<HashMap<Vec<u8>, usize>>,
     /// What all locks of this store begin with, and how many there were.
     token: (String, AtomicU64),
-}
-
-/// See [`Inner::release`].
-pub(crate) struct Release {
-    store: Arc<Inner>,
-    lock: Vec<u8>,
-}
-
-impl Drop for Release {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut entry) = open(&self.store.releases).entry(std::mem::take(&mut self.lock)) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-    }
-}
-
-fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a record and its lock are: their keys, and the numbers of their servers.
@@ -84,9 +63,9 @@ impl MemcachedStore {
     /// [`ErrorKind::Config`] where the configuration cannot be right.
     pub async fn open(config: MemcachedConfig) -> Result<MemcachedStore> {
         let config = config.checked()?;
-        let nodes: Vec<_> = config.servers.iter().map(crate::config::MemcachedServer::node).collect();
+        let nodes: Vec<_> = config.servers.iter().map(MemcachedServer::node).collect();
         let ring = Ring::new(config.hash, &nodes);
-        let server = |server: &crate::MemcachedServer| Server::new(server.address.clone(), config.connections);
+        let server = |server: &MemcachedServer| Server::new(server.address.clone(), config.connections);
         let mut random = [0; 16];
         SystemRandom.fill(&mut random)?;
         let token = format!("cloakroom:{:032x}.", u128::from_be_bytes(random));
@@ -100,6 +79,14 @@ impl MemcachedStore {
             }
         }
         Ok(MemcachedStore { inner: Arc::new(inner) })
+    }
+
+    /// Which servers a session's record and its lock lie on, where there can be such a session: for whoever looks for
+    /// one by hand.
+    pub fn servers_of(&self, key: &Key) -> Option<(&Address, &Address)> {
+        let place = self.inner.place(key)?;
+        let address = |server: usize| Some(&self.inner.config.servers.get(server)?.address);
+        Some((address(place.data)?, address(place.lock)?))
     }
 }
 
@@ -115,24 +102,6 @@ impl Inner {
         let names = Names::of(&self.config.prefix, key)?;
         let data = self.ring.server(layout::data_route(key));
         Some(Place { names, data, lock: self.ring.server(&layout::lock_route(key)) })
-    }
-
-    /// Waits to be the head of the line for this lock.
-    async fn stand(&self, key: &Key, place: &Place, deadline: &Deadline) -> Result<Head> {
-        let begun = Instant::now();
-        // A lock that is being given back is as good as free: until it is, we talk to its server and wait for nobody.
-        let wait = deadline.wait_until().saturating_duration_since(begun);
-        if wait < PATIENCE && open(&self.releases).contains_key(&place.names.lock) {
-            let deadline = deadline.with_lock_wait(wait.max(deadline.io_left().min(PATIENCE)));
-            return self.lines.stand(key, &deadline).await;
-        }
-        self.lines.stand(key, deadline).await
-    }
-
-    /// The lock of this place is being given back; it is so until what is returned is dropped.
-    pub(crate) fn release(self: &Arc<Inner>, place: &Place) -> Release {
-        *open(&self.releases).entry(place.names.lock.clone()).or_default() += 1;
-        Release { store: Arc::clone(self), lock: place.names.lock.clone() }
     }
 
     /// A value that no other lock has.
@@ -264,24 +233,6 @@ impl Store for MemcachedStore {
     }
 }
 
-/// What a lock is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Want {
-    Existing,
-    New,
-    Either,
-    /// Only the lock: the record is made at once, and only if there is none.
-    Create,
-}
-
-/// How one attempt to get a lock ended.
-enum Attempt {
-    Got(MemcachedLease),
-    /// Somebody else has it.
-    Busy(Head),
-    NotMet,
-}
-
 impl MemcachedStore {
     /// A new record under a name that nobody holds.
     async fn create(&self, key: &Key, place: Option<Place>, payload: Payload, deadline: &Deadline) -> Result<Outcome> {
@@ -329,135 +280,10 @@ impl MemcachedStore {
             }
         }
     }
-
-    /// Waits for the lock and takes it. Each attempt runs to its end by itself; a lock that arrives when nobody waits
-    /// for it any more is given back by its lease.
-    async fn acquire(
-        &self,
-        key: &Key,
-        place: Place,
-        want: Want,
-        deadline: &Deadline,
-    ) -> Result<Option<MemcachedLease>> {
-        let begun = Instant::now();
-        let mut head = self.inner.stand(key, &place, deadline).await?;
-        let mut pauses = pauses();
-        let mut first = true;
-        loop {
-            // Asking whether a lock is still held is part of waiting. It is no longer so once the lock is ours.
-            let asked = Instant::now();
-            let trial = Deadline::new(deadline.io_left(), Duration::ZERO);
-            let attempt = attempt(Arc::clone(&self.inner), key.tag(), place.clone(), want, first, head, trial);
-            head = match complete(attempt).await {
-                Ok(Attempt::Busy(head)) => head,
-                ended => {
-                    deadline.spend(asked.elapsed());
-                    return match ended? {
-                        Attempt::Got(lease) => Ok(Some(lease)),
-                        Attempt::NotMet | Attempt::Busy(_) => Ok(None),
-                    };
-                }
-            };
-            first = false;
-            let pause = pauses.next().unwrap_or_default();
-            if Instant::now() >= deadline.wait_until() || timeout_at(deadline.wait_until(), sleep(pause)).await.is_err()
-            {
-                return Err(Error::locked(begun.elapsed()));
-            }
-        }
-    }
-}
-
-/// Asks for a lock once, and for what lies behind it. On one server the first attempt asks for both in one flight.
-async fn attempt(
-    store: Arc<Inner>,
-    tag: Tag,
-    place: Place,
-    want: Want,
-    first: bool,
-    head: Head,
-    deadline: Deadline,
-) -> Result<Attempt> {
-    let (data, lock) = (&store.servers[place.data], &store.servers[place.lock]);
-    let mut lease = MemcachedLease::prepare(&store, place.clone(), tag, head);
-    let held = lease.held()?;
-    let read = |flight: Flight| flight.get(&place.names.data, "v c t");
-    let claim = |flight: Flight, facts: &Facts| {
-        let expiry = layout::expiry(store.config.lifetime, facts.time());
-        flight.set(&place.names.data, b"", &format!("ME T{expiry} c"))
-    };
-    let together = place.is_one() && first;
-    let flight = |facts: &Facts| {
-        let flight = held.ask(Flight::default(), facts);
-        Some(match want {
-            Want::New if place.is_one() => claim(flight, facts),
-            Want::Existing | Want::Either if together => read(flight),
-            _ => flight,
-        })
-    };
-    let asked = Instant::now();
-    // The lock comes before what is read under it. A claim is exclusive by itself and can be made beside it.
-    let (reply, claimed) = if want == Want::New && !place.is_one() {
-        let claim = |facts: &Facts| Some(claim(Flight::default(), facts));
-        let (reply, claimed) = tokio::join!(lock.write(flight, &deadline), data.write(claim, &deadline));
-        (reply.map_err(Failure::of_read)?, Some(claimed.map_err(Failure::of_read)?))
-    } else {
-        (lock.write(flight, &deadline).await.map_err(Failure::of_read)?, None)
-    };
-    let got = match reply.answers.first() {
-        Some(Answer { code: Code::Done, cas, .. }) => {
-            lease.keep(Item { cas: *cas, life: reply.life }, asked).await;
-            true
-        }
-        Some(Answer { code: Code::NotStored, .. }) => false,
-        _ => return Err(refused()),
-    };
-    let made = match (want, &claimed) {
-        (Want::New, Some(claimed)) => Some((claimed, claimed.answers.first())),
-        (Want::New, None) => Some((&reply, reply.answers.get(1))),
-        _ => None,
-    };
-    if let Some((reply, answer)) = made {
-        match answer {
-            Some(Answer { code: Code::Done, cas, .. }) => {
-                let item = Item { cas: *cas, life: reply.life };
-                if !got {
-                    // Somebody holds the lock of a record that is not there yet, so that it is not ours to make.
-                    let undo = |facts: &Facts| {
-                        let flags = format!("C{}", item.cas);
-                        (facts.life == item.life).then(|| Flight::default().delete(&place.names.data, &flags))
-                    };
-                    data.write(undo, &deadline).await.map_err(Failure::of_read)?;
-                    return Ok(lease.settle().await.map_or(Attempt::NotMet, Attempt::Busy));
-                }
-                let end = asked.checked_add(store.config.lifetime);
-                lease.found = Found { record: None, item: Some(item), end };
-                return Ok(Attempt::Got(lease));
-            }
-            Some(Answer { code: Code::NotStored, .. }) => {
-                if !got {
-                    lease.settle().await;
-                }
-                return Ok(Attempt::NotMet);
-            }
-            _ => return Err(refused()),
-        }
-    }
-    if !got {
-        return Ok(lease.settle().await.map_or(Attempt::NotMet, Attempt::Busy));
-    }
-    if want == Want::Create {
-        return Ok(Attempt::Got(lease));
-    }
-    lease.found = if together { found(&reply, 1)? } else { store.read(&place, &deadline).await? };
-    if want == Want::Existing && lease.found.record.is_none() {
-        return Ok(Attempt::NotMet);
-    }
-    Ok(Attempt::Got(lease))
 }
 
 /// Runs to its end even if nobody waits for it any more.
-async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(crate) async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     match tokio::spawn(work).await {
         Ok(ended) => ended,
         Err(source) => {

@@ -20,6 +20,7 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/memcached", "commit", "what is done under a lock, and giving it back"),
     ("stores/memcached", "pool", "one server and the connections to it"),
     ("stores/memcached", "ring", "which server holds which key, as libmemcached decides it"),
+    ("stores/memcached", "wait", "waiting for a lock and taking it"),
     ("stores/memcached", "wire", "Memcached's meta commands on one connection"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
 ];

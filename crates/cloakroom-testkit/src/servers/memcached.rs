@@ -27,6 +27,12 @@ impl Memcached {
         Ok(Memcached { addr: process.addr(), process: Mutex::new(Some(process)) })
     }
 
+    /// [`start`](Memcached::start) at this very address.
+    pub fn start_at(addr: SocketAddr, options: &[&str]) -> Result<Memcached> {
+        let process = Process::start_shared_at("memcached", addr, |addr, _: &Path| command(addr, options))?;
+        Ok(Memcached { addr, process: Mutex::new(Some(process)) })
+    }
+
     /// Where it listens, whether or not it runs.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -126,6 +132,7 @@ impl Memcached {
 
 fn command(addr: SocketAddr, options: &[&str]) -> Command {
     let mut command = Command::new("memcached");
-    command.args(["-l", "127.0.0.1", "-U", "0", "-t", "2", "-p"]).arg(addr.port().to_string()).args(options);
+    command.arg("-l").arg(addr.ip().to_string()).arg("-p").arg(addr.port().to_string());
+    command.args(["-U", "0", "-t", "2"]).args(options);
     command
 }

@@ -9,7 +9,7 @@ use cloakroom_store_memcached::MemcachedStore;
 use cloakroom_testkit::conformance::Harness;
 use cloakroom_testkit::servers::memcached::Memcached;
 
-use crate::util::{deadline, open, prefix, three};
+use crate::util::{deadline, one, open, prefix, three};
 
 struct Fresh {
     servers: &'static [Memcached],
@@ -65,14 +65,22 @@ impl Harness for Fresh {
     }
 }
 
-mod one_server {
-    use super::*;
+/// The suite on so many servers, where they are not left out.
+macro_rules! on {
+    ($module:ident) => {
+        mod $module {
+            use super::Fresh;
 
-    cloakroom_testkit::store_conformance!(Fresh::new(&three()[..1]).await; aside, limit, lost, second, talks, versions);
+            cloakroom_testkit::store_conformance!(
+                {
+                    let Some(servers) = super::$module() else { return };
+                    Fresh::new(servers).await
+                };
+                aside, limit, lost, second, talks, versions
+            );
+        }
+    };
 }
 
-mod three_servers {
-    use super::*;
-
-    cloakroom_testkit::store_conformance!(Fresh::new(three()).await; aside, limit, lost, second, talks, versions);
-}
+on!(one);
+on!(three);

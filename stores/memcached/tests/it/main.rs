@@ -1,6 +1,12 @@
 //! The store against real servers, beside real php-memcached, and through their failures.
 
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod php;
+#[cfg(test)]
+mod ring;
 #[cfg(test)]
 mod util;

@@ -1,0 +1,1 @@
+//! Beside real php-memcached, on the same sessions at the same time.
