@@ -1,5 +1,7 @@
 //! The servers that all tests of this program share, and short names for what most of them do.
 
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +11,9 @@ use cloakroom_core::store::{Claim, Expect, Locked, Outcome, Payload, Put, Record
 use cloakroom_core::{Deadline, Key, Result, SessionId, Store};
 use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
 use cloakroom_testkit::php::skip;
+use cloakroom_testkit::process::{as_ordinary_user, give_to_ordinary_user};
 use cloakroom_testkit::servers::memcached::Memcached;
+use tempfile::TempDir;
 
 pub(crate) const LIFE: Duration = Duration::from_secs(1440);
 
@@ -128,4 +132,39 @@ pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{what}: not within 20 s");
+}
+
+/// A server that listens on a socket in the file system alone; it ends when it is dropped.
+pub(crate) struct SocketServer {
+    pub(crate) path: PathBuf,
+    child: Child,
+    _dir: TempDir,
+}
+
+pub(crate) fn own_socket() -> Option<SocketServer> {
+    if skip("memcached") {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    give_to_ordinary_user(dir.path()).unwrap();
+    let path = dir.path().join("memcached.sock");
+    let mut command = Command::new("memcached");
+    command.arg("-s").arg(&path).args(["-a", "700"]);
+    as_ordinary_user(&mut command);
+    let child = command.spawn().expect("memcached is needed");
+    let server = SocketServer { path, child, _dir: dir };
+    for _ in 0..1000 {
+        if std::os::unix::net::UnixStream::connect(&server.path).is_ok() {
+            return Some(server);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("memcached does not listen on its socket");
+}
+
+impl Drop for SocketServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
