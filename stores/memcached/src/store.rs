@@ -12,7 +12,6 @@ use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payloa
 use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom};
 use tokio::time::Instant;
 
-use crate::{Address, MemcachedConfig, MemcachedServer};
 use crate::commit::{Ended, finish};
 use crate::layout::{self, Names};
 use crate::lock::{Found, Item, MemcachedLease};
@@ -20,6 +19,7 @@ use crate::pool::{Failure, Reply, Server};
 use crate::ring::Ring;
 use crate::wait::Want;
 use crate::wire::{Answer, Code, Facts, Flight};
+use crate::{Address, MemcachedConfig, MemcachedServer};
 
 /// How long opening a store may take to find out whether its servers are there.
 const GREETING: Duration = Duration::from_millis(500);
@@ -167,6 +167,7 @@ impl Store for MemcachedStore {
         capabilities.expires_by_itself = true;
         capabilities.persistent = true;
         capabilities.shared = true;
+        capabilities.lock_first = true;
         capabilities.max_payload = Some(self.inner.max_payload());
         capabilities
     }

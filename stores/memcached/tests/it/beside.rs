@@ -238,7 +238,9 @@ async fn a_logout_wins_on_either_side() {
             // PHP waits while we log out: it finds nothing.
             room.create(id, "n|i:1;").await;
             let locked = room.hold(id).await;
-            let code = format!("echo \"here\\n\"; session_id('{id}'); session_start(); echo count($_SESSION), \"\\n\"; session_abort();");
+            let code = format!(
+                "echo \"here\\n\"; session_id('{id}'); session_start(); echo count($_SESSION), \"\\n\"; session_abort();"
+            );
             let mut waiter = Talking::new(room.php(PATIENT, &code));
             assert_eq!(waiter.line(), "here");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -250,12 +252,12 @@ async fn a_logout_wins_on_either_side() {
             // We wait while PHP logs out: the change is gone, and does not bring it back.
             room.create(id, "n|i:1;").await;
             let seen = room.found(id).await.version;
-            let code =
-                format!("session_id('{id}'); session_start(); echo \"in\\n\"; fgets(STDIN); session_destroy();");
+            let code = format!("session_id('{id}'); session_start(); echo \"in\\n\"; fgets(STDIN); session_destroy();");
             let mut holder = Talking::new(room.php(PATIENT, &code));
             assert_eq!(holder.line(), "in");
             let (store, name) = (room.store.clone(), key(id));
-            let late = tokio::spawn(async move { store.commit(&name, Expect::Is(&seen), counted(2), &deadline()).await });
+            let late =
+                tokio::spawn(async move { store.commit(&name, Expect::Is(&seen), counted(2), &deadline()).await });
             let (store, name) = (room.store.clone(), key(id));
             let start = tokio::spawn(async move { store.lock(&name, Claim::Existing, &deadline()).await });
             tokio::time::sleep(Duration::from_millis(50)).await;
