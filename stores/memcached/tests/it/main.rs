@@ -7,6 +7,10 @@ mod conformance;
 #[cfg(test)]
 mod php;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod ring;
+#[cfg(test)]
+mod trips;
 #[cfg(test)]
 mod util;
