@@ -138,7 +138,7 @@ async fn no_increment_is_lost() {
                         s.set("n", &n)
                     };
                     if (task + turn) % 4 == 0 {
-                        add(&mut *session.start().await.unwrap()).unwrap();
+                        add(&mut session.start().await.unwrap()).unwrap();
                     } else {
                         session.update(add).await.unwrap();
                     }

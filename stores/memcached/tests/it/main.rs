@@ -5,6 +5,8 @@ mod beside;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod php;
 #[cfg(test)]
 mod proxy;

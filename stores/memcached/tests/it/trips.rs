@@ -128,7 +128,8 @@ async fn one_round_trip_reads_and_two_start_and_write_where_one_server_has_both(
     counted.put(&id).await;
     let load = counted.cost(async || counted.store.load(&id, &patient()).await.unwrap().is_some()).await;
     assert_eq!(load, (1, 1, true));
-    let touch = counted.cost(async || counted.store.commit(&id, Expect::Any, Put::Touch(DELAY), &patient()).await.is_ok());
+    let touch =
+        counted.cost(async || counted.store.commit(&id, Expect::Any, Put::Touch(DELAY), &patient()).await.is_ok());
     assert_eq!(touch.await, (1, 1, true));
     counted.remove(&id).await;
     assert_eq!(counted.start_and(&id, Claim::New, || payload("n|i:2;")).await, [(1, 1), (1, 1)]);
