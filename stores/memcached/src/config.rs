@@ -204,8 +204,8 @@ impl MemcachedConfig {
         if self.servers.is_empty() {
             return Err(Error::config("a Memcached store has at least one server"));
         }
-        if !self.prefix.is_empty() && !layout::fits(self.prefix.as_bytes()) {
-            return Err(Error::config("the prefix of Memcached keys has at most 250 bytes, none of them blank"));
+        if !layout::is_prefix(&self.prefix) {
+            return Err(Error::config("the prefix of Memcached keys has at most 200 bytes, none of them blank"));
         }
         if self.lock_expire < Duration::from_secs(3) {
             return Err(Error::config("lock_expire: Memcached counts whole seconds, and a lock needs at least 3"));

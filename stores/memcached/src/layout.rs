@@ -10,6 +10,7 @@ pub(crate) const PREFIX: &str = "memc.sess.key.";
 pub(crate) const LOCK: &str = "lock.";
 /// The longest key that Memcached takes.
 const LONGEST_KEY: usize = 250;
+const LONGEST_PREFIX: usize = 200;
 /// Expiry times above this are points in time, not spans (`REALTIME_MAXDELTA`).
 const LONGEST_SPAN: u64 = 30 * 24 * 60 * 60;
 /// Memcached reads expiry times as signed 32 bits.
@@ -55,8 +56,13 @@ pub(crate) fn aside_counter(prefix: &str) -> Vec<u8> {
     format!("cloakroom:{prefix}aside").into_bytes()
 }
 
+/// Whether this can be a prefix, and leaves room for what comes behind it.
+pub(crate) fn is_prefix(prefix: &str) -> bool {
+    prefix.is_empty() || prefix.len() <= LONGEST_PREFIX && fits(prefix.as_bytes())
+}
+
 /// Whether Memcached takes this key as text.
-pub(crate) fn fits(key: &[u8]) -> bool {
+fn fits(key: &[u8]) -> bool {
     (1..=LONGEST_KEY).contains(&key.len()) && key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
 }
 
@@ -106,6 +112,8 @@ mod tests {
             assert!(names(PREFIX, record).is_none(), "{record:?}");
         }
         assert!(fits("caf\u{e9}".as_bytes()));
+        assert!(is_prefix("") && is_prefix(&"x".repeat(200)));
+        assert!(!is_prefix(&"x".repeat(201)) && !is_prefix("a b"));
     }
 
     #[test]

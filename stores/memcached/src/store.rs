@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cloakroom_core::line::Lines;
 use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payload, Put, Record, Swept, Version};
 use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::commit::{Ended, finish};
@@ -72,13 +73,23 @@ impl MemcachedStore {
         let servers = config.servers.iter().map(server).collect();
         let token = (token, AtomicU64::new(0));
         let inner = Inner { config, servers, ring, lines: Lines::default(), releases: Mutex::default(), token };
-        let deadline = Deadline::new(GREETING, Duration::ZERO);
-        for server in &inner.servers {
-            if let Err(failure) = server.greet(&deadline).await {
-                tracing::warn!(error = %failure.of_read(), "a server of the store is not there yet");
+        let store = MemcachedStore { inner: Arc::new(inner) };
+        store.greet().await;
+        Ok(store)
+    }
+
+    /// Learns what there is to know about the servers that are there, and says which are not.
+    async fn greet(&self) {
+        let mut greetings = JoinSet::new();
+        for number in 0..self.inner.servers.len() {
+            let inner = Arc::clone(&self.inner);
+            greetings.spawn(async move { inner.servers[number].greet(&Deadline::new(GREETING, Duration::ZERO)).await });
+        }
+        while let Some(greeted) = greetings.join_next().await {
+            if let Ok(Err(failure)) = greeted {
+                tracing::warn!(error = ?failure.of_read(), "a server of the store is not there yet");
             }
         }
-        Ok(MemcachedStore { inner: Arc::new(inner) })
     }
 
     /// Which servers a session's record and its lock lie on, where there can be such a session: for whoever looks for

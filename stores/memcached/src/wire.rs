@@ -137,10 +137,14 @@ impl Conn {
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(ErrorKind::Unsupported.into()),
         };
-        let facts = Facts { life: 0, item_size_max: 1 << 20, time: (0, Instant::now()) };
-        let mut conn = Conn { stream, buffer: BytesMut::new(), facts };
+        let mut conn = Conn::new(stream);
         conn.learn().await?;
         Ok(conn)
+    }
+
+    fn new(stream: Stream) -> Conn {
+        let facts = Facts { life: 0, item_size_max: 1 << 20, time: (0, Instant::now()) };
+        Conn { stream, buffer: BytesMut::new(), facts }
     }
 
     /// Whether the server has not closed it meanwhile. Asks nobody.
@@ -252,17 +256,23 @@ impl Conn {
         let mut ends = 0;
         while ends < 2 {
             let line = self.line().await?;
-            let words: Vec<_> = line.split(|byte| *byte == b' ').collect();
-            let told = words.get(2).and_then(|word| number(word));
-            match (words.first().copied(), words.get(1).copied()) {
+            let mut words = line.split(|byte| *byte == b' ');
+            let (kind, name, value) = (words.next(), words.next(), words.next().unwrap_or_default());
+            match (kind, name) {
                 (Some(b"END"), _) => ends += 1,
-                (Some(b"STAT"), Some(b"pid")) => pid = told.unwrap_or(0),
-                (Some(b"STAT"), Some(b"time")) => time = told.unwrap_or(0),
-                (Some(b"STAT"), Some(b"uptime")) => uptime = told.unwrap_or(0),
+                (Some(b"STAT"), Some(b"pid")) => pid = number(value).unwrap_or(0),
+                (Some(b"STAT"), Some(b"time")) => time = number(value).unwrap_or(0),
+                (Some(b"STAT"), Some(b"uptime")) => uptime = number(value).unwrap_or(0),
                 (Some(b"STAT"), Some(b"item_size_max")) => {
-                    self.facts.item_size_max = told.unwrap_or(self.facts.item_size_max);
+                    self.facts.item_size_max = number(value).unwrap_or(self.facts.item_size_max);
+                }
+                (Some(b"STAT"), Some(b"cas_enabled")) if value != b"yes" => {
+                    return Err(Error::new(ErrorKind::Unsupported, "it runs without compare-and-swap (-C)"));
                 }
                 (Some(b"STAT"), _) => {}
+                (Some(b"CLIENT_ERROR" | b"ERROR"), _) => {
+                    return Err(Error::new(ErrorKind::PermissionDenied, "it wants a login, which is not supported"));
+                }
                 _ => return Err(garbled()),
             }
         }
@@ -304,4 +314,94 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 fn garbled() -> Error {
     Error::new(ErrorKind::InvalidData, "not an answer that Memcached gives")
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    /// Asks one flight of a server that gives these bytes, in pieces of so many, and then hangs up.
+    async fn ask(flight: Flight, answer: &[u8], piece: usize) -> Result<Vec<Answer>> {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let answer = answer.to_vec();
+        let server = tokio::spawn(async move {
+            for piece in answer.chunks(piece) {
+                let _ = there.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let answers = Conn::new(Stream::Unix(here)).exchange(&flight).await;
+        server.abort();
+        answers
+    }
+
+    fn two() -> Flight {
+        Flight::default().set(b"lock", b"mine", "ME T10 c").get(b"data", "v c t")
+    }
+
+    #[test]
+    fn a_flight_is_one_text() {
+        let flight = two().delete(b"lock", "C7").count(b"n", "N0 J0 v");
+        assert_eq!(
+            flight.out,
+            "ms lock 4 ME T10 c\r\nmine\r\nmg data v c t\r\nmd lock C7\r\nma n N0 J0 v\r\n".as_bytes()
+        );
+        assert_eq!(flight.answers, 4);
+    }
+
+    #[tokio::test]
+    async fn answers_come_in_any_pieces() {
+        let value = "END\r\nEN\r\n".repeat(1000);
+        let text = format!("HD c12\r\nVA {} c13 t-1\r\n{value}\r\n", value.len());
+        for piece in [1, 2, 3, 7, 4096, usize::MAX] {
+            let answers = ask(two(), text.as_bytes(), piece).await.unwrap();
+            assert_eq!((answers[0].code, answers[0].cas), (Code::Done, 12));
+            assert_eq!((answers[1].code, answers[1].cas, answers[1].ttl), (Code::Done, 13, None));
+            assert_eq!(answers[1].value, value);
+        }
+        let answers = ask(two(), b"NS c0\r\nVA 0 c1 t59\r\n\r\n", 1).await.unwrap();
+        assert_eq!((answers[0].code, answers[1].ttl, answers[1].value.len()), (Code::NotStored, Some(59), 0));
+    }
+
+    #[tokio::test]
+    async fn every_end_of_a_command_is_told_apart() {
+        for (line, code) in [
+            ("HD", Code::Done),
+            ("EN", Code::Missing),
+            ("NF c0", Code::Missing),
+            ("EX c0", Code::Exists),
+            ("NS", Code::NotStored),
+            ("SERVER_ERROR object too large for cache", Code::TooLarge),
+            ("SERVER_ERROR out of memory storing object", Code::NoRoom),
+            ("SERVER_ERROR something else", Code::Refused),
+            ("CLIENT_ERROR bad command line format", Code::Refused),
+            ("ERROR", Code::Refused),
+        ] {
+            let answers = ask(Flight::default().delete(b"k", ""), format!("{line}\r\n").as_bytes(), 5).await.unwrap();
+            assert_eq!(answers[0].code, code, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_or_not_whole_is_an_error() {
+        let long = "HD ".repeat(10_000);
+        for text in [
+            "",
+            "HD",
+            "HD c1\r\n",
+            "HD c1\r\nVA 5 c1 t1\r\nabc",
+            "HD c1\r\nVA 5 c1 t1\r\nabcdefgh\r\n",
+            "HD c1\r\nVA x c1\r\nabc\r\n",
+            "HD c1\r\nVA 99999999999999999999 c1\r\n",
+            "HD c1\r\nVA 4294967296 c1\r\n",
+            "HD cx\r\nEN\r\n",
+            "STORED\r\nEN\r\n",
+            "HD c1\r\nEN\r\nEN\r\n",
+            "\r\n\r\n",
+            &long,
+        ] {
+            assert!(ask(two(), text.as_bytes(), usize::MAX).await.is_err(), "{text:.60?}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use cloakroom_testkit::servers::memcached::Memcached;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::proxy::Proxy;
-use crate::util::{LIFE, Room, config, deadline, key, limits, one, own, payload, prefix};
+use crate::util::{LIFE, Room, config, deadline, key, limits, one, own, payload, prefix, until};
 
 /// Rule 2's limit, and what a busy machine may add.
 const IO: Duration = Duration::from_millis(250);
@@ -44,7 +44,7 @@ async fn recovery(store: &MemcachedStore) -> Duration {
 async fn behind(server: &Memcached) -> (Proxy, MemcachedStore) {
     let proxy = Proxy::new(server.addr()).await;
     let config = MemcachedConfig::from_url(&format!("memcached://{}", proxy.addr)).unwrap();
-    let config = config.prefix(prefix()).lock_expire(Duration::from_secs(3));
+    let config = config.prefix(&proxy.prefix).lock_expire(Duration::from_secs(3));
     (proxy, MemcachedStore::open(config).await.unwrap())
 }
 
@@ -168,67 +168,77 @@ async fn a_server_that_does_not_answer_is_unavailable_in_time_and_keeps_no_lock(
     }
 }
 
+/// What a counter can be, by what was answered so far.
+struct Known {
+    least: u64,
+    most: u64,
+    unsure: u32,
+}
+
+impl Known {
+    /// Takes the answer to an increment in; the error ends the round.
+    fn incremented(&mut self, answer: Result<Outcome>) -> Result<()> {
+        match answer {
+            Ok(outcome) => {
+                assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+                (self.least, self.most) = (self.least + 1, self.most + 1);
+                Ok(())
+            }
+            Err(error) => {
+                self.most += u64::from(error.may_have_been_applied());
+                self.unsure += u32::from(error.may_have_been_applied());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A change of what was read, and one under the lock.
+async fn increment_twice(store: &MemcachedStore, known: &mut Known) -> Result<()> {
+    let limits = limits(Duration::from_secs(10));
+    let record = store.load(&key("a"), &limits).await?.expect("it is there");
+    let next = number(&record.payload) + 1;
+    let put = payload(next.to_string());
+    known.incremented(store.commit(&key("a"), Expect::Is(&record.version), put, &limits).await)?;
+    let locked = store.lock(&key("a"), Claim::Existing, &limits).await?.expect("it is there");
+    assert_eq!(number(&locked.record.unwrap().payload), next);
+    let put = payload((next + 1).to_string());
+    known.incremented(store.commit(&key("a"), Expect::Held(locked.lease), put, &limits).await)
+}
+
+fn number(payload: &[u8]) -> u64 {
+    std::str::from_utf8(payload).unwrap().parse().unwrap()
+}
+
 /// Each answer cut off after each of its bytes: a change that was acknowledged is there, one that was refused is not,
 /// and one that may be either says so.
 #[tokio::test]
 async fn an_answer_that_is_cut_off_is_neither_absent_nor_done_twice() {
     let Some(servers) = one() else { return };
     let (proxy, store) = behind(&servers[0]).await;
-    create(&store, "a", "0").await;
-    let (mut least, mut most, mut unsure) = (0_u64, 0_u64, 0);
-    let mut bytes = 1;
-    loop {
+    let (plain, id) = (MemcachedStore::open(config(servers, &proxy.prefix)).await.unwrap(), key("a"));
+    create(&plain, "a", "0").await;
+    let mut known = Known { least: 0, most: 0, unsure: 0 };
+    for bytes in 1.. {
+        // A connection that is there already, since what a server says of itself is long.
+        while store.load(&id, &deadline()).await.is_err() {}
         proxy.cut_after(bytes);
-        let limits = limits(Duration::from_secs(10));
-        let step = async {
-            let record = store.load(&key("a"), &limits).await?.expect("it is there");
-            let n: u64 = std::str::from_utf8(&record.payload).unwrap().parse().unwrap();
-            let next = payload((n + 1).to_string());
-            let outcome = store.commit(&key("a"), Expect::Is(&record.version), next, &limits).await?;
-            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-            let locked = store.lock(&key("a"), Claim::Existing, &limits).await?.expect("it is there");
-            let next = payload((n + 2).to_string());
-            // What is known by now: one is done.
-            Ok::<_, Error>((store.commit(&key("a"), Expect::Held(locked.lease), next, &limits).await, n))
-        };
-        let ended = step.await;
+        let ended = increment_twice(&store, &mut known).await;
         let cut = proxy.has_cut();
         proxy.heal();
-        let now: u64 = {
-            let begun = Instant::now();
-            loop {
-                match store.load(&key("a"), &deadline()).await {
-                    Ok(record) => break std::str::from_utf8(&record.unwrap().payload).unwrap().parse().unwrap(),
-                    Err(error) => assert!(begun.elapsed() < SLACK, "{error:?}"),
-                }
-            }
-        };
-        match ended {
-            Ok((Ok(outcome), n)) => {
-                assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-                (least, most) = (n + 2, n + 2);
-            }
-            Ok((Err(error), n)) => {
-                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-                unsure += u32::from(error.may_have_been_applied());
-                (least, most) = (n + 1, n + 1 + u64::from(error.may_have_been_applied()));
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-                unsure += u32::from(error.may_have_been_applied());
-                most += 1 + u64::from(now > most + 1);
-            }
+        if let Err(error) = &ended {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         }
-        assert!((least..=most).contains(&now), "{now}, expected {least} to {most} after {bytes} bytes");
-        (least, most) = (now, now);
+        let now = number(&plain.load(&id, &deadline()).await.unwrap().unwrap().payload);
+        assert!((known.least..=known.most).contains(&now), "{now} after {bytes} bytes: {ended:?}");
+        (known.least, known.most) = (now, now);
         // No lock stays behind.
-        store.lock(&key("a"), Claim::Existing, &deadline()).await.unwrap().unwrap().lease.release().await;
+        plain.lock(&id, Claim::Existing, &deadline()).await.unwrap().unwrap().lease.release().await;
         if !cut {
-            break;
+            assert!(ended.is_ok() && bytes > 50 && known.unsure > 10, "{bytes} bytes, {} times unsure", known.unsure);
+            return;
         }
-        bytes += 1;
     }
-    assert!(bytes > 50 && unsure > 10, "{bytes} bytes, {unsure} times unsure");
 }
 
 #[tokio::test]
@@ -285,7 +295,8 @@ async fn a_lock_is_kept_for_as_long_as_it_is_held() {
     room.create("a", "1").await;
     let held = room.hold("a").await;
     // Three lives of a lock that nobody renews.
-    let error = other.lock(&key("a"), Claim::Existing, &limits(Duration::from_secs(9))).await.unwrap_err();
+    let patient = Deadline::new(Duration::from_secs(20), Duration::from_secs(9));
+    let error = other.lock(&key("a"), Claim::Existing, &patient).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
     let outcome = room.commit("a", Expect::Held(held.lease), payload("2")).await.unwrap();
     assert!(matches!(outcome, Outcome::Done(_)));
@@ -395,5 +406,42 @@ async fn ids_that_no_key_can_hold_are_absent() {
         room.commit(&id, Expect::Absent, payload("1")).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+}
+
+/// "A record whose life ends while its holder is at work … can still be written by him."
+#[tokio::test]
+async fn a_record_that_expires_under_its_holder_can_be_written_by_him_and_one_that_is_destroyed_cannot() {
+    let Some(servers) = one() else { return };
+    let room = Room::on(servers).await;
+    for id in ["expires", "destroyed"] {
+        let life = if id == "expires" { Duration::from_secs(2) } else { LIFE };
+        room.commit(id, Expect::Absent, Put::Payload(Payload::new("1".into(), life))).await.unwrap();
+        let held = room.hold(id).await;
+        if id == "destroyed" {
+            assert!(room.delete(id));
+        }
+        until("it is gone", || room.raw(id).is_none()).await;
+        let outcome = room.commit(id, Expect::Held(held.lease), payload("2")).await.unwrap();
+        if id == "expires" {
+            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+            assert_eq!(room.found(id).await.payload, "2");
+        } else {
+            assert!(matches!(outcome, Outcome::Gone), "{outcome:?}");
+            assert!(room.load(id).await.is_none());
+        }
+        assert!(room.raw(&format!("lock.{id}")).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_says_why() {
+    for (options, why) in [(&["-C"][..], "compare-and-swap"), (&["-Y", "/dev/null"], "login")] {
+        let Some(server) = own(options) else { return };
+        let servers = [server];
+        let store = MemcachedStore::open(config(&servers, "")).await.unwrap();
+        let error = load(&store, "a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(format!("{error:?}").contains(why), "{error:?}");
     }
 }

@@ -11,9 +11,13 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::util::prefix;
+
 /// A proxy for one server. Its connections end with it.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
+    /// For whoever goes through it.
+    pub(crate) prefix: String,
     rules: Arc<Rules>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
@@ -47,7 +51,7 @@ impl Proxy {
             })
         };
         tasks.lock().unwrap().push(accept.abort_handle());
-        Proxy { addr, rules, tasks }
+        Proxy { addr, prefix: prefix(), rules, tasks }
     }
 
     /// How long each answer takes from now on.
