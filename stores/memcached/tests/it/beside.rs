@@ -360,6 +360,32 @@ async fn a_write_without_a_lock_is_not_undone() {
     assert!(room.load("a").await.is_none());
 }
 
+/// What COMPAT.md says of PHP: its lock may have no end, and a session that is too large costs it the one that was there.
+#[tokio::test]
+async fn what_php_does_that_we_do_not() {
+    let Some(servers) = one_beside_php() else { return };
+    let room = Room::on(servers).await;
+    room.create("a", "n|i:1;").await;
+    let code = "session_id('a'); session_start(); echo \"in\\n\"; fgets(STDIN);";
+    let mut holder = Talking::new(room.php(&["max_execution_time=0"], code));
+    assert_eq!(holder.line(), "in");
+    assert_eq!((room.raw("lock.a").unwrap(), room.ttl("lock.a")), (b"1".to_vec(), Some(-1)));
+    holder.go_on();
+    holder.end();
+    let locked = room.hold("a").await;
+    assert!(room.raw("lock.a").unwrap().starts_with(b"cloakroom:") && room.ttl("lock.a").unwrap() <= 3);
+    let large = vec![b'x'; 1_200_000];
+    let error = room.commit("a", Expect::Held(locked.lease), payload(large)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(number(&room.found("a").await), 1);
+    for protocol in ["memcached.sess_binary_protocol=0", "memcached.sess_binary_protocol=1"] {
+        let code = "session_id('a'); session_start(); $_SESSION['x'] = str_repeat('x', 1200000);";
+        room.php(&[PATIENT, &[protocol]].concat(), code).output().unwrap();
+        assert!(room.load("a").await.is_none(), "{protocol}");
+        room.create("a", "n|i:1;").await;
+    }
+}
+
 /// Neither a value that is no session nor a name is anything that PHP would stumble over.
 #[tokio::test]
 async fn nothing_of_ours_has_the_name_of_a_session() {

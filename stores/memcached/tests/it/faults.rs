@@ -328,6 +328,22 @@ async fn a_lock_that_is_lost_in_the_last_moment_is_no_success() {
 }
 
 #[tokio::test]
+async fn a_late_release_frees_nobody_elses_lock() {
+    let Some(servers) = one() else { return };
+    let room = Room::on(servers).await;
+    let other = MemcachedStore::open(config(servers, &room.prefix)).await.unwrap();
+    room.create("a", "1").await;
+    let late = room.hold("a").await;
+    assert!(room.delete("lock.a"));
+    let theirs = other.lock(&key("a"), Claim::Existing, &deadline()).await.unwrap().unwrap();
+    let token = room.raw("lock.a").unwrap();
+    late.lease.release().await;
+    assert_eq!(room.raw("lock.a").unwrap(), token);
+    let outcome = other.commit(&key("a"), Expect::Held(theirs.lease), payload("2"), &deadline()).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+}
+
+#[tokio::test]
 async fn what_is_larger_than_an_item_is_refused_before_it_is_sent() {
     let Some(servers) = one() else { return };
     let room = Room::on(servers).await;
