@@ -162,6 +162,14 @@ impl MemcachedLease {
         }
     }
 
+    /// The error of who asked for the lock. Where the question was not even sent, there is nothing to give back.
+    pub(crate) async fn not_asked_for(self, failure: Failure) -> Error {
+        if !failure.sent {
+            self.settle().await;
+        }
+        failure.of_read()
+    }
+
     /// The server has told that somebody else has the lock: what is left is the place in line.
     pub(crate) async fn settle(mut self) -> Option<Head> {
         let held = self.held.take()?;
