@@ -154,7 +154,7 @@ impl MemcachedLease {
         Some(held.runtime.clone().spawn(held.free(release)))
     }
 
-    /// The lock was given back together with what was written, or is lost.
+    /// The lock was given back together with what was written, if it was still ours.
     pub(crate) fn end(&mut self, state: &mut State) {
         state.end();
         if let Some(held) = self.held.take() {

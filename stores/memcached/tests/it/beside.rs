@@ -404,3 +404,19 @@ async fn nothing_of_ours_has_the_name_of_a_session() {
     assert_eq!(aside.len(), 1);
     assert!(aside[0].payload == "junk" && aside[0].age < Duration::from_secs(60));
 }
+
+#[tokio::test]
+async fn what_is_set_aside_is_bounded_in_number_and_age() {
+    let Some(servers) = crate::util::one() else { return };
+    let config = crate::util::config(servers, &prefix()).aside(3, Duration::from_secs(100));
+    let store = MemcachedStore::open(config).await.unwrap();
+    for n in 0..8 {
+        store.commit(&key("a"), Expect::Absent, payload(format!("junk {n}")), &deadline()).await.unwrap();
+        let outcome = store.commit(&key("a"), Expect::Any, Put::SetAside, &deadline()).await.unwrap();
+        assert!(matches!(outcome, Outcome::Removed(_)));
+    }
+    let mut kept: Vec<_> = store.set_aside(&deadline()).await.unwrap().into_iter().map(|aside| aside.payload).collect();
+    kept.sort();
+    assert_eq!(kept, ["junk 5", "junk 6", "junk 7"]);
+    assert!(servers[0].keys().unwrap().iter().any(|key| key.starts_with("cloakroom:") && key.contains("aside")));
+}
