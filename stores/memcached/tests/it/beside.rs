@@ -4,12 +4,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cloakroom_core::store::{Claim, Expect, Outcome, Payload, Put, Record};
-use cloakroom_core::{ErrorKind, Settings, Store};
+use cloakroom_core::{Draft, Engine, ErrorKind, Key, Settings, Store};
 use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
 use cloakroom_testkit::servers::memcached::Memcached;
+use http::HeaderMap;
 
 use crate::php::{PATIENT, Talking, one_beside_php, php, run, three_beside_php};
-use crate::util::{LIFE, Room, deadline, key, limits, payload, prefix, save_path, until};
+use crate::util::{LIFE, Room, begin, deadline, key, limits, payload, prefix, save_path, until};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -175,35 +176,30 @@ async fn php_gives_up_where_we_hold_the_lock_too_long_for_its_settings() {
     assert_eq!(number(&room.found("a").await), 1);
 }
 
-/// Three PHPs and four tasks of ours, some with the lock and some without: every increment is there.
+/// Three PHPs and six tasks of ours, with the lock and without, by the store and by whole requests: every increment is
+/// there.
 async fn count_together(room: &Room, id: &str) {
-    const EACH: u64 = 60;
+    const EACH: u64 = 50;
     room.create(id, "n|i:0;").await;
     let code = format!(
         "for ($n = 0; $n < {EACH}; $n++) {{ session_id('{id}'); if (!session_start()) exit(1); $_SESSION['n']++; \
          session_write_close(); usleep(1000); }} echo 'done';"
     );
     let workers: Vec<_> = (0..3).map(|_| room.php(PATIENT, &code).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    let mut settings = Settings::php();
+    (settings.io_timeout, settings.update_wait) = (Duration::from_secs(20), Duration::from_secs(60));
+    let engine = Engine::new(room.store.clone(), settings).unwrap();
     let mut tasks = Vec::new();
-    for task in 0..4 {
-        let (store, key) = (room.store.clone(), key(id));
+    for task in 0..6 {
+        let (store, engine, key) = (room.store.clone(), engine.clone(), key(id));
         tasks.push(tokio::spawn(async move {
             for _ in 0..EACH {
-                if task % 2 == 0 {
-                    let locked = store.lock(&key, Claim::Existing, &deadline()).await.unwrap().unwrap();
-                    let next = counted(number(&locked.record.unwrap()) + 1);
-                    let outcome = store.commit(&key, Expect::Held(locked.lease), next, &deadline()).await.unwrap();
-                    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-                } else {
-                    let mut record = store.load(&key, &deadline()).await.unwrap().unwrap();
-                    while let Outcome::Conflict(now) = {
-                        let next = counted(number(&record) + 1);
-                        store.commit(&key, Expect::Is(&record.version), next, &deadline()).await.unwrap()
-                    } {
-                        record = now;
-                    }
+                match task % 4 {
+                    0 => increment_under_lock(&store, &key).await,
+                    1 => increment_by_version(&store, &key).await,
+                    kind => increment_in_request(&engine, &key, kind == 2).await,
                 }
-                // PHP asks every few milliseconds only, and would starve beside who asks all the time.
+                // PHP asks every few milliseconds only, and would wait long beside who asks all the time.
                 tokio::time::sleep(Duration::from_millis(8)).await;
             }
         }));
@@ -215,7 +211,35 @@ async fn count_together(room: &Room, id: &str) {
         let output = tokio::task::spawn_blocking(|| worker.wait_with_output()).await.unwrap().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "done");
     }
-    assert_eq!(number(&room.found(id).await), EACH * 7, "{id}");
+    assert_eq!(number(&room.found(id).await), EACH * 9, "{id}");
+}
+
+async fn increment_under_lock(store: &MemcachedStore, key: &Key) {
+    let locked = store.lock(key, Claim::Existing, &deadline()).await.unwrap().unwrap();
+    let next = counted(number(&locked.record.unwrap()) + 1);
+    let outcome = store.commit(key, Expect::Held(locked.lease), next, &deadline()).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+}
+
+async fn increment_by_version(store: &MemcachedStore, key: &Key) {
+    let mut record = store.load(key, &deadline()).await.unwrap().unwrap();
+    while let Outcome::Conflict(now) = {
+        let next = counted(number(&record) + 1);
+        store.commit(key, Expect::Is(&record.version), next, &deadline()).await.unwrap()
+    } {
+        record = now;
+    }
+}
+
+async fn increment_in_request(engine: &Engine, key: &Key, update: bool) {
+    let session = begin(engine, Some(key.record()));
+    let add = |s: &mut Draft| s.set("n", &(s.get::<i64>("n")?.unwrap_or(0) + 1));
+    if update {
+        session.update(add).await.unwrap();
+    } else {
+        add(&mut session.start().await.unwrap()).unwrap();
+    }
+    engine.finish(session, &mut HeaderMap::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
