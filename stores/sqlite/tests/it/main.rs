@@ -1,1 +1,5 @@
-//! The sqlite store keeps every promise of the suite.
+//! The store against SQLite's files, against PHP, and against itself in other processes.
+#![cfg(unix)]
+
+mod conformance;
+mod util;
