@@ -86,3 +86,31 @@ pub(crate) fn wait(millis: u64) -> Deadline {
 pub(crate) fn payload(bytes: impl AsRef<[u8]>) -> Put {
     Put::Payload(Payload::new(Bytes::copy_from_slice(bytes.as_ref()), LIFE))
 }
+
+pub(crate) fn count_of(payload: &[u8]) -> usize {
+    std::str::from_utf8(payload).unwrap().parse().unwrap()
+}
+
+/// Adds 1 as `update` does, or as `start` does.
+pub(crate) async fn increment(store: &SqliteStore, key: &Key, as_update: bool) {
+    let next = |record: &Record| payload((count_of(&record.payload) + 1).to_string());
+    let patient = || wait(60_000);
+    if !as_update {
+        let locked = store.lock(key, Claim::Existing, &patient()).await.unwrap().unwrap();
+        let put = next(&locked.record.unwrap());
+        tokio::task::yield_now().await;
+        let outcome = store.commit(key, Expect::Held(locked.lease), put, &patient()).await.unwrap();
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        return;
+    }
+    let mut record = store.load(key, &patient()).await.unwrap().unwrap();
+    loop {
+        match store.commit(key, Expect::Is(&record.version), next(&record), &patient()).await.unwrap() {
+            Outcome::Conflict(now) => record = now,
+            outcome => {
+                assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+                return;
+            }
+        }
+    }
+}
