@@ -1,1 +1,11 @@
-//! The sqlite store keeps every promise of the suite.
+//! The store against SQLite's files, against PHP, and against itself in other processes.
+#![cfg(unix)]
+
+#[cfg(test)]
+mod child;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
+mod util;
