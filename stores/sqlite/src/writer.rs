@@ -203,11 +203,8 @@ impl Writer {
                 }
             };
             let taken_up = job.take_up();
-            let mut ran = if taken_up {
-                job.run(&self.base.way, true, &db.conn, Now::read())
-            } else {
-                Ok(Ran::Released)
-            };
+            let mut ran =
+                if taken_up { job.run(&self.base.way, true, &db.conn, Now::read()) } else { Ok(Ran::Released) };
             let mut doubt = false;
             if ends || db.conn.is_autocommit() {
                 self.open = None;

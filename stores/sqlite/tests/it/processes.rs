@@ -14,8 +14,7 @@ const EACH: usize = 150;
 async fn count_together(options: &str) {
     let room = Room::with(&format!("{options}&migrate=yes")).await;
     room.create("counter", "0").await;
-    let mut others: Vec<_> =
-        (0..2).map(|_| Talking::plays("count", &room.path(), options, EACH)).collect();
+    let mut others: Vec<_> = (0..2).map(|_| Talking::plays("count", &room.path(), options, EACH)).collect();
     for n in 0..EACH {
         increment(&room.store, &key("counter"), n % 2 == 1).await;
     }
