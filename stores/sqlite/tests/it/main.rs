@@ -8,4 +8,6 @@ mod conformance;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod symfony;
+#[cfg(test)]
 mod util;
