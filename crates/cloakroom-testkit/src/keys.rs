@@ -245,7 +245,7 @@ impl Memcached {
     }
 
     fn list(&mut self) -> Result<BTreeMap<String, Entry>> {
-        self.send(b"lru_crawler metadump all\r\n")?;
+        self.send(b"lru_crawler metadump hash\r\n")?;
         let mut keys = Vec::new();
         loop {
             let line = latin1::text(&line(&mut self.0)?);

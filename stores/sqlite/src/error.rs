@@ -63,6 +63,10 @@ impl Failure {
         }
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Failure::Sqlite(code) if code.code == ErrorCode::DiskFull)
+    }
+
     /// Whether the connection may be the reason, so that another one is worth a try the next time.
     pub(crate) fn spoils_connection(&self) -> bool {
         let Failure::Sqlite(code) = self else { return false };

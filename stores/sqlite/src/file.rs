@@ -127,12 +127,10 @@ impl Site {
         match options.open(&self.path) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
-            {
-                Err(Failure::setup("the file of the SQLite database is not there and may not be made"))
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(Error::unavailable("make the file of the SQLite database").with_source(error).into())
             }
-            Err(error) => Err(Error::unavailable("make the file of the SQLite database").with_source(error).into()),
+            Err(error) => Err(Failure::setup(format!("the file of the SQLite database cannot be made: {error}"))),
         }
     }
 

@@ -3,8 +3,10 @@
 //! The files of this crate: `layout.rs` is the contract with PHP and with people who look into the table, `config.rs` the
 //! settings, `store.rs` the store; `shared.rs` brings its calls to `reader.rs` and, as a `job.rs`, to `writer.rs`, the
 //! thread that writes. `way.rs` stands for one of the layouts, `native.rs` and `symfony.rs`; `commit.rs` decides what a
-//! commit does to a row, `lock.rs` holds locks, `sweep.rs` and `list.rs` go through all rows, `file.rs` opens the file.
+//! commit does to a row, `lock.rs` holds locks, `sweep.rs` and `list.rs` go through all rows, `file.rs` opens the file, and `checkpoint.rs`
+//! keeps its log short.
 
+mod checkpoint;
 mod commit;
 mod config;
 mod error;

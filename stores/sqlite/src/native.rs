@@ -56,7 +56,7 @@ impl Native {
                 Want::Leased { token: ours, .. } => *ours == token,
                 _ => false,
             };
-            Ok(Seen { row: row.get(0)?, alive: expires_at > now, leased: until > now, matches })
+            Ok(Seen { row: row.get(0)?, alive: expires_at > now, leased: token > 0 && until > now, matches })
         });
         Ok(seen.optional()?)
     }
@@ -100,7 +100,7 @@ impl Native {
 
     pub(crate) fn create(&self, conn: &Connection, id: &[u8], payload: &Payload, now: Now) -> Result<Version, Failure> {
         let new = random()?;
-        self.insert(conn, id, new, payload, (0, 0), now)?;
+        self.insert(conn, id, new, payload, (-new, now.millis()), now)?;
         Ok(version(new))
     }
 

@@ -76,6 +76,12 @@ impl SqliteStore {
         aged.await.map(|((), _)| ())
     }
 
+    /// The statements that requests and sweeping make, by name. For tests, which look at how SQLite goes about them.
+    #[doc(hidden)]
+    pub fn statements(&self) -> Vec<(&'static str, String)> {
+        self.shared.base.way.statements()
+    }
+
     fn check_put(&self, put: &mut Put) -> Result<()> {
         let Put::Payload(payload) = put else { return Ok(()) };
         if payload.bytes.len() > self.shared.max_payload {

@@ -179,6 +179,32 @@ impl Way {
         Ok(())
     }
 
+    pub(crate) fn statements(&self) -> Vec<(&'static str, String)> {
+        let named = |name, text: &String| (name, text.clone());
+        match self {
+            Way::Native(Native { texts, .. }) => vec![
+                named("load", &texts.load),
+                named("look", &texts.look),
+                named("replace", &texts.replace),
+                named("replace_leased", &texts.replace_leased),
+                named("renew", &texts.renew),
+                named("release", &texts.release),
+                named("due", &texts.due),
+                named("sweep", &texts.sweep),
+                named("list", &texts.list),
+            ],
+            Way::Symfony(SymfonyTable { texts, .. }) => vec![
+                named("load", &texts.load),
+                named("look", &texts.look),
+                named("write", &texts.write),
+                named("due points", &texts.due[0]),
+                named("due durations", &texts.due[1]),
+                named("sweep", &texts.sweep),
+                named("list", &texts.list),
+            ],
+        }
+    }
+
     fn aside(&self) -> &Aside {
         match self {
             Way::Native(native) => &native.aside,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use cloakroom_core::{Error, Key};
 use rusqlite::Connection;
 
+use crate::checkpoint::{Checkpoints, empty_log};
 use crate::commit::{Step, Want};
 use crate::error::Failure;
 use crate::file::{Db, Role};
@@ -45,6 +46,8 @@ pub(crate) struct Writer {
     /// Leases that could not be given back, and since when.
     owed: Vec<(Key, i64, Instant)>,
     spell: Spell,
+    checkpoints: Option<Checkpoints>,
+    made_room: bool,
 }
 
 struct HeldLease {
@@ -69,8 +72,14 @@ enum Begun {
 }
 
 impl Writer {
-    pub(crate) fn new(base: Arc<Base>, db: Option<Db>, inbox: mpsc::Receiver<Job>) -> Writer {
+    pub(crate) fn new(base: Arc<Base>, mut db: Option<Db>, inbox: mpsc::Receiver<Job>) -> Writer {
         let now = Instant::now();
+        let checkpoints = Checkpoints::start(&base);
+        if let (Some(checkpoints), Some(open)) = (&checkpoints, &mut db)
+            && checkpoints.watch(&mut open.conn).is_err()
+        {
+            db = None;
+        }
         let spell = Spell { since: now, ours: Duration::ZERO, taken: None };
         Writer {
             base,
@@ -82,6 +91,8 @@ impl Writer {
             renew_at: now,
             owed: Vec::new(),
             spell,
+            checkpoints,
+            made_room: false,
         }
     }
 
@@ -99,6 +110,7 @@ impl Writer {
             if self.open.is_some() {
                 self.work_within(jobs);
             } else {
+                self.made_room = false;
                 self.work_together(jobs, true);
             }
         }
@@ -139,50 +151,66 @@ impl Writer {
         };
         let Some(db) = &self.db else { return };
         let (conn, way, transactional, now) = (&db.conn, &self.base.way, self.base.transactional, Now::read());
-        let mut broken = false;
-        let mut done = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter();
-        while !broken {
+        let (mut done, mut jobs) = (Vec::with_capacity(jobs.len()), jobs.into_iter());
+        let mut ended = Ok(());
+        while ended.is_ok() {
             let Some(job) = jobs.next() else { break };
             if !job.take_up() {
                 continue;
             }
             let ran = job.run(way, transactional, conn, now);
-            broken = ran.is_err() && conn.is_autocommit();
+            if let Err(failure) = &ran
+                && conn.is_autocommit()
+            {
+                // SQLite has rolled back everything.
+                ended = Err(failure.again());
+            }
             done.push((job, ran));
         }
-        if !broken && let Some(token) = done.iter().find_map(|(_, ran)| opens(ran)) {
+        if ended.is_ok()
+            && let Some(token) = done.iter().find_map(|(_, ran)| opens(ran))
+        {
             // The transaction is the lock. There is nothing else in it: whoever locks is alone.
             self.open = Some(token);
-            return self.tell(done);
+            return self.tell(done, false);
         }
-        let ended = if broken { Err(Failure::Busy) } else { commit(conn) };
-        match ended {
-            Ok(()) => {
-                self.spell.gave_back();
-                self.looked_after(lost);
-                self.tell(done);
-            }
-            Err(failure) => {
-                self.spell.gave_back();
-                self.give_up_connection(&failure);
-                let alone = done.len() + jobs.len() <= 1;
-                if !broken && (alone || failure.may_be_in_the_file()) {
-                    let told = done.into_iter().map(|(job, ran)| (job, ran.and(Err(failure.again()))));
-                    return self.tell_failed(told.collect(), failure.may_be_in_the_file());
-                }
-                if broken && alone {
-                    return self.tell(done);
-                }
-                // Nothing was done. Each by itself, then.
-                let all = done.into_iter().map(|(job, _)| {
-                    job.put_back();
-                    job
-                });
-                for job in all.chain(jobs).collect::<Vec<_>>() {
-                    self.work_together(vec![job], false);
-                }
-            }
+        let mut doubt = false;
+        if ended.is_ok() {
+            ended = commit(conn);
+            doubt = ended.as_ref().is_err_and(Failure::may_be_in_the_file);
+        }
+        self.spell.gave_back();
+        let Err(failure) = ended else {
+            self.looked_after(lost);
+            self.tell(done, false);
+            return self.keep_log_short();
+        };
+        self.give_up_connection(&failure);
+        let alone = done.len() + jobs.len() <= 1;
+        if doubt || (alone && !self.make_room(&failure)) {
+            let told = done.into_iter().map(|(job, ran)| (job, ran.and(Err(failure.again()))));
+            return self.tell(told.collect(), doubt);
+        }
+        // Nothing was done. Each by itself, then.
+        let all = done.into_iter().map(|(job, _)| {
+            job.put_back();
+            job
+        });
+        for job in all.chain(jobs).collect::<Vec<_>>() {
+            self.work_together(vec![job], false);
+        }
+    }
+
+    /// Once for each group: what fills the disk may be the log.
+    fn make_room(&mut self, failure: &Failure) -> bool {
+        let Some(db) = self.db.as_ref().filter(|_| failure.is_full() && !self.made_room) else { return false };
+        self.made_room = true;
+        empty_log(&db.conn)
+    }
+
+    fn keep_log_short(&self) {
+        if let (Some(checkpoints), Some(db)) = (&self.checkpoints, &self.db) {
+            checkpoints.keep_short(&db.conn);
         }
     }
 
@@ -217,7 +245,7 @@ impl Writer {
                 }
             }
             if taken_up {
-                self.tell_failed(vec![(job, ran)], doubt);
+                self.tell(vec![(job, ran)], doubt);
             }
         }
     }
@@ -295,7 +323,11 @@ impl Writer {
             self.db = None;
         }
         if self.db.is_none() {
-            self.db = Some(base.site.connect(&base.way, Role::Write)?);
+            let mut db = base.site.connect(&base.way, Role::Write)?;
+            if let Some(checkpoints) = &self.checkpoints {
+                checkpoints.watch(&mut db.conn)?;
+            }
+            self.db = Some(db);
         }
         self.db.as_ref().map(|db| &db.conn).ok_or(Failure::Busy)
     }
@@ -311,12 +343,8 @@ impl Writer {
         }
     }
 
-    /// Tells everybody what came of it, now that it is committed.
-    fn tell(&mut self, done: Vec<(Job, Result<Ran, Failure>)>) {
-        self.tell_failed(done, false);
-    }
-
-    fn tell_failed(&mut self, done: Vec<(Job, Result<Ran, Failure>)>, doubt: bool) {
+    /// Tells everybody what came of it, now that it is committed; or that it was not, or that there is doubt.
+    fn tell(&mut self, done: Vec<(Job, Result<Ran, Failure>)>, doubt: bool) {
         let mut spoilt = false;
         for (job, ran) in done {
             let mut granted = None;
@@ -359,7 +387,7 @@ impl Writer {
         self.give_up_connection(failure);
         self.renew_at = Instant::now() + self.base.lease / 10;
         let told = jobs.into_iter().filter(Job::take_up).map(|job| (job, Err(failure.again())));
-        self.tell(told.collect());
+        self.tell(told.collect(), false);
     }
 
     fn hold(&mut self, token: i64, key: Key, turn: SharedTurn) {

@@ -44,7 +44,7 @@ impl Harness for Fresh {
         if self.symfony {
             return false;
         }
-        let lose = "UPDATE cloakroom_sessions SET lock_token = 0, lock_until = 0 WHERE id = ?1 AND lock_token <> 0";
+        let lose = "UPDATE cloakroom_sessions SET lock_token = 0 WHERE id = ?1 AND lock_token > 0";
         self.room.beside().execute(lose, [key.record()]).unwrap() == 1
     }
 
