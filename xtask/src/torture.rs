@@ -39,6 +39,13 @@ const KNOBS: &[Knob] = &[
         lengthens: "how many random values are compared with what PHP makes of them",
     },
     Knob {
+        option: "increments",
+        variable: "CLOAKROOM_INCREMENTS",
+        ordinary: 1000,
+        torture: 10_000,
+        lengthens: "how many changes are made while a master of Redis dies",
+    },
+    Knob {
         option: "sql-sessions",
         variable: "CLOAKROOM_SQL_SESSIONS",
         ordinary: 20_000,

@@ -17,6 +17,11 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/files", "redo_tests", "the tests of redo"),
     ("stores/files", "side", "the directory beside the sessions for what is our own"),
     ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/memcached", "commit", "what is done under a lock, and giving it back"),
+    ("stores/memcached", "pool", "one server and the connections to it"),
+    ("stores/memcached", "ring", "which server holds which key, as libmemcached decides it"),
+    ("stores/memcached", "wait", "waiting for a lock and taking it"),
+    ("stores/memcached", "wire", "Memcached's meta commands on one connection"),
     ("stores/sql", "commit", "commits, of those who have no lock and of the holder"),
     ("stores/sql", "migrate", "whether the tables are there, and making them"),
     ("stores/sql", "native", "the layout of our own"),
@@ -28,6 +33,13 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/sql", "symfony_lock", "its locks, by connections"),
     ("stores/sql", "symfony_sql", "its statements"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
+    ("stores/redis", "aside", "sessions that could not be read, kept for people to look at"),
+    ("stores/redis", "dial", "how a connection is made: to a server, a cluster, what sentinels name"),
+    ("stores/redis", "link", "a shared connection that mends itself and never repeats a write"),
+    ("stores/redis", "reply", "what the scripts answer, read"),
+    ("stores/redis", "save_path", "PHP's session.save_path in php-redis's syntax"),
+    ("stores/redis", "script", "the scripts that run within the server"),
+    ("stores/redis", "url", "the URLs of the store"),
 ];
 
 /// The files that an adapter may have in src/.

@@ -2,4 +2,6 @@
 
 mod database;
 pub mod mariadb;
+pub mod memcached;
 pub mod postgres;
+pub mod redis;
