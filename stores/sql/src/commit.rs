@@ -96,7 +96,13 @@ impl Shared {
             (Held::Row(token), Way::Native(native)) => {
                 let outcome = shared.commit_leased(native, &key, token, &put, deadline).await;
                 if outcome.is_err() {
-                    give_back(&shared, &key, Held::Row(token)).await;
+                    // Not in the time of who waits for the answer; the next in line comes after it.
+                    let (shared, key) = (Arc::clone(&shared), key.clone());
+                    lease.shared().handle.clone().spawn(async move {
+                        give_back(&shared, &key, Held::Row(token)).await;
+                        drop(lease);
+                    });
+                    return outcome;
                 }
                 outcome
             }

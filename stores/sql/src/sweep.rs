@@ -14,6 +14,8 @@ use crate::shared::{Shared, Way};
 
 /// How long one step may take, its rests included.
 const STEP: Duration = Duration::from_mins(1);
+/// How long forgetting what was set aside may take, for which a request waits; the next one does it if this does not.
+const TRIM: Duration = Duration::from_secs(2);
 /// How many rows one statement removes at most, so that none holds anybody up for long.
 const MOST: usize = 50;
 /// How much longer than such a statement took the server is left to others before the next.
@@ -188,7 +190,7 @@ impl Shared {
             self.dialect.now_millis(),
             self.config.max_aside
         );
-        let deadline = Deadline::new(STEP, Duration::ZERO);
+        let deadline = Deadline::new(TRIM, Duration::ZERO);
         let trimmed = async {
             let mut conn = self.main.get(&deadline).await?;
             within(&deadline, conn.flight(trim)).await

@@ -20,8 +20,9 @@ use crate::symfony_sql::ALIVE;
 /// Symfony starts over when it finds a row neither to read nor to make; somebody makes and destroys it meanwhile.
 const ROUNDS: usize = 20;
 
-/// How long giving a lock back may take before its connection is closed instead.
-const RELEASING: Duration = Duration::from_secs(5);
+/// How long giving a lock back may take before its connection is closed instead, which frees it as well: whoever
+/// committed waits for it.
+const RELEASING: Duration = Duration::from_millis(250);
 
 const GET_LOCK: SqlStr = SqlStr::from_static("SELECT GET_LOCK(?, ?)");
 const RELEASE_LOCK: SqlStr = SqlStr::from_static("DO RELEASE_LOCK(?)");

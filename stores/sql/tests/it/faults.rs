@@ -168,8 +168,11 @@ async fn a_server_that_hangs_is_unavailable_in_time() {
         let store = open(&url).await;
         let symfony = open(&format!("{url}&layout=symfony&migrate=yes&lock=advisory")).await;
         let neighbour = open(&format!("{url}&layout=symfony&migrate=yes&lock=advisory")).await;
+        let mut open_sessions = Vec::new();
         for store in [&store, &symfony] {
             create(store, &key("kept"), "data").await;
+            create(store, &key("open"), "data").await;
+            open_sessions.push((store, hold(store, &key("open")).await.lease));
         }
         // One waits for a lock that somebody holds, when the server stops to answer.
         let held = hold(&neighbour, &key("kept")).await;
@@ -191,6 +194,11 @@ async fn a_server_that_hangs_is_unavailable_in_time() {
             let _ = assert_unavailable(answer.await.unwrap());
         }
         assert!(stopped.elapsed() < Duration::from_secs(6));
+        for (store, lease) in open_sessions {
+            let (open, deadline) = (key("open"), usual());
+            let answer = timeout(limit, store.commit(&open, Expect::Held(lease), write("x"), &deadline));
+            let _ = assert_unavailable(answer.await.unwrap());
+        }
         server.pause(false);
         drop(held);
         for store in [&store, &symfony] {
