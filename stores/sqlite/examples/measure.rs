@@ -33,7 +33,9 @@ fn deadline() -> Deadline {
 
 /// As ids are: spread all over the index.
 fn key(n: usize) -> Key {
-    Key::from_bytes(format!("{:032x}", (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).into_bytes())
+    Key::from_bytes(
+        format!("{:032x}", (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).into_bytes(),
+    )
 }
 
 async fn time(what: &str, times: usize, mut call: impl AsyncFnMut(usize)) {
@@ -138,8 +140,10 @@ fn plain(dir: &Path) {
          CREATE TABLE t (id BLOB PRIMARY KEY, payload BLOB, expires INTEGER) STRICT; CREATE INDEX e ON t (expires)",
     )
     .unwrap();
-    let mut insert = conn.prepare("INSERT INTO t VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET payload = ?2, expires = ?3").unwrap();
-    let mut write = |n: usize| insert.execute(params![key(n % RECORDS).record(), [b'x'; 500], i64::try_from(n).unwrap()]).unwrap();
+    let mut insert =
+        conn.prepare("INSERT INTO t VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET payload = ?2, expires = ?3").unwrap();
+    let mut write =
+        |n: usize| insert.execute(params![key(n % RECORDS).record(), [b'x'; 500], i64::try_from(n).unwrap()]).unwrap();
     for n in 0..RECORDS {
         write(n);
     }

@@ -356,7 +356,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config, "{option}");
             assert!(error.to_string().contains(name), "{option}: {error}");
         }
-        for url in ["sqlite:a.db", "sqlite://", "sqlite:///", "sqlite://:memory:", "sqlite://a#b", "sqlite://a%0", "x"] {
+        for url in ["sqlite:a.db", "sqlite://", "sqlite:///", "sqlite://:memory:", "sqlite://a#b", "sqlite://a%0", "x"]
+        {
             assert_eq!(SqliteConfig::from_url(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
         }
         assert_eq!(SqliteConfig::from_url("sqlite://a%00b").unwrap_err().kind(), ErrorKind::Config);

@@ -56,7 +56,8 @@ type FileId = (u64, u64);
 impl Site {
     /// The directory has to be there, and is looked up once: a link on the way to it is followed now, and not again.
     pub(crate) fn find(config: &SqliteConfig) -> Result<Site> {
-        let name = config.path.file_name().ok_or_else(|| Error::config("the path of the SQLite database has no name"))?;
+        let name =
+            config.path.file_name().ok_or_else(|| Error::config("the path of the SQLite database has no name"))?;
         let parent = config.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new(".")).canonicalize().map_err(|source| {
             Error::config("the directory of the SQLite database is not there, or cannot be looked at")

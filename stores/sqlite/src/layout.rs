@@ -200,7 +200,9 @@ impl NativeTexts {
                 "SELECT expires_at, rowid, true, id FROM {t} WHERE expires_at <= ?1 AND (expires_at, rowid) > (?2, ?3) \
                  AND (lock_token <= 0 OR lock_until <= ?1) ORDER BY expires_at, rowid LIMIT ?4"
             ),
-            sweep: format!("DELETE FROM {t} WHERE rowid = ?1 AND expires_at <= ?2 AND (lock_token <= 0 OR lock_until <= ?2)"),
+            sweep: format!(
+                "DELETE FROM {t} WHERE rowid = ?1 AND expires_at <= ?2 AND (lock_token <= 0 OR lock_until <= ?2)"
+            ),
             list: format!(
                 "SELECT id, expires_at, octet_length(payload) FROM {t} WHERE id > ?1 AND expires_at > ?2 \
                  ORDER BY id LIMIT ?3"

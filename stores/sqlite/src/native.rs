@@ -94,18 +94,11 @@ impl Native {
         let (expires_at, now) = (now.millis().saturating_add(millis(payload.ttl)), now.millis());
         let bytes = &payload.bytes[..];
         let mut statement = conn.prepare_cached(&self.texts.write)?;
-        let new = statement
-            .query_row(params![bytes, row, expires_at, now, user, address, agent], |row| row.get(0))?;
+        let new = statement.query_row(params![bytes, row, expires_at, now, user, address, agent], |row| row.get(0))?;
         Ok(version(new))
     }
 
-    pub(crate) fn create(
-        &self,
-        conn: &Connection,
-        id: &[u8],
-        payload: &Payload,
-        now: Now,
-    ) -> Result<Version, Failure> {
+    pub(crate) fn create(&self, conn: &Connection, id: &[u8], payload: &Payload, now: Now) -> Result<Version, Failure> {
         let new = random()?;
         self.insert(conn, id, new, payload, (-new, now.millis()), now)?;
         Ok(version(new))
@@ -124,8 +117,7 @@ impl Native {
         let (expires_at, now) = (now.millis().saturating_add(millis(payload.ttl)), now.millis());
         let bytes = &payload.bytes[..];
         let mut statement = conn.prepare_cached(&self.texts.insert)?;
-        statement
-            .execute(params![bytes, version, expires_at, now, user, address, agent, id, lease.0, lease.1])?;
+        statement.execute(params![bytes, version, expires_at, now, user, address, agent, id, lease.0, lease.1])?;
         Ok(())
     }
 
@@ -191,13 +183,7 @@ impl Native {
         Ok(())
     }
 
-    pub(crate) fn list(
-        &self,
-        conn: &Connection,
-        after: &[u8],
-        most: i64,
-        now: Now,
-    ) -> Result<Vec<Listed>, Failure> {
+    pub(crate) fn list(&self, conn: &Connection, after: &[u8], most: i64, now: Now) -> Result<Vec<Listed>, Failure> {
         let mut statement = conn.prepare_cached(&self.texts.list)?;
         let rows = statement.query_map(params![after, now.millis(), most], |row| {
             let key = Key::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);

@@ -83,11 +83,7 @@ impl Readers {
         }
     }
 
-    fn try_patiently<T>(
-        &self,
-        base: &Base,
-        read: impl Fn(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    fn try_patiently<T>(&self, base: &Base, read: impl Fn(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut slot = self.free().next().unwrap_or_else(|| self.own());
         let kept = slot.take().filter(|db| base.site.is_current(db, NOTICED));
         let was_kept = kept.is_some();

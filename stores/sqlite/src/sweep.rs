@@ -63,9 +63,12 @@ impl Shared {
     }
 
     async fn remove(&self, rows: Vec<i64>, last: bool, deadline: &Deadline) -> Result<usize> {
-        let turn = if self.base.transactional { Some(self.turn_to_write(&Key::from_bytes([]), deadline).await?) } else { None };
-        let (removed, _) =
-            self.ask(turn, deadline, Instant::now(), |reply| Work::Sweep { rows, last, reply }).await?;
+        let turn = if self.base.transactional {
+            Some(self.turn_to_write(&Key::from_bytes([]), deadline).await?)
+        } else {
+            None
+        };
+        let (removed, _) = self.ask(turn, deadline, Instant::now(), |reply| Work::Sweep { rows, last, reply }).await?;
         Ok(removed)
     }
 }

@@ -84,13 +84,7 @@ impl SymfonyTable {
         Ok(met.then_some(found))
     }
 
-    pub(crate) fn create(
-        &self,
-        conn: &Connection,
-        id: &[u8],
-        payload: &Payload,
-        now: Now,
-    ) -> Result<Version, Failure> {
+    pub(crate) fn create(&self, conn: &Connection, id: &[u8], payload: &Payload, now: Now) -> Result<Version, Failure> {
         let now = now.seconds();
         let lifetime = self.expiry.written(now, seconds(payload.ttl));
         let mut statement = conn.prepare_cached(&self.texts.insert)?;
@@ -131,13 +125,7 @@ impl SymfonyTable {
         }
     }
 
-    pub(crate) fn list(
-        &self,
-        conn: &Connection,
-        after: &[u8],
-        most: i64,
-        now: Now,
-    ) -> Result<Vec<Listed>, Failure> {
+    pub(crate) fn list(&self, conn: &Connection, after: &[u8], most: i64, now: Now) -> Result<Vec<Listed>, Failure> {
         let mut statement = conn.prepare_cached(&self.texts.list)?;
         let rows = statement.query_map(params![text(after)?, now.seconds(), most], |row| {
             let key = Key::from_bytes(bytes(row.get_ref(0)?, 0)?);

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use cloakroom_core::{Key, Result};
 use cloakroom_core::store::{Listed, Payload, Record, Version};
+use cloakroom_core::{Key, Result};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
@@ -120,13 +120,7 @@ impl Way {
         }
     }
 
-    pub(crate) fn create(
-        &self,
-        conn: &Connection,
-        id: &[u8],
-        payload: &Payload,
-        now: Now,
-    ) -> Result<Version, Failure> {
+    pub(crate) fn create(&self, conn: &Connection, id: &[u8], payload: &Payload, now: Now) -> Result<Version, Failure> {
         match self {
             Way::Native(native) => native.create(conn, id, payload, now),
             Way::Symfony(symfony) => symfony.create(conn, id, payload, now),
@@ -256,13 +250,7 @@ impl Way {
         Ok(conn.prepare_cached(text)?.execute([row, now])? > 0)
     }
 
-    pub(crate) fn list(
-        &self,
-        conn: &Connection,
-        after: &[u8],
-        most: usize,
-        now: Now,
-    ) -> Result<Vec<Listed>, Failure> {
+    pub(crate) fn list(&self, conn: &Connection, after: &[u8], most: usize, now: Now) -> Result<Vec<Listed>, Failure> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         match self {
             Way::Native(native) => native.list(conn, after, most, now),
@@ -273,7 +261,9 @@ impl Way {
     pub(crate) fn age(&self, conn: &Connection, id: &[u8], by: Duration) -> Result<(), Failure> {
         match self {
             Way::Native(native) => conn.execute(&native.texts.age, params![millis(by), id])?,
-            Way::Symfony(symfony) => conn.execute(&symfony.texts.age, params![seconds(by), crate::symfony::text(id)?])?,
+            Way::Symfony(symfony) => {
+                conn.execute(&symfony.texts.age, params![seconds(by), crate::symfony::text(id)?])?
+            }
         };
         Ok(())
     }

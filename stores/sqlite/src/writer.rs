@@ -167,7 +167,9 @@ impl Writer {
             }
             done.push((job, ran));
         }
-        if ended.is_ok() && let Some(token) = done.iter().find_map(|(_, ran)| opens(ran)) {
+        if ended.is_ok()
+            && let Some(token) = done.iter().find_map(|(_, ran)| opens(ran))
+        {
             // The transaction is the lock. There is nothing else in it: whoever locks is alone.
             self.open = Some(token);
             return self.tell(done, false);
@@ -229,11 +231,8 @@ impl Writer {
                 }
             };
             let taken_up = job.take_up();
-            let mut ran = if taken_up {
-                job.run(&self.base.way, true, &db.conn, Now::read())
-            } else {
-                Ok(Ran::Released)
-            };
+            let mut ran =
+                if taken_up { job.run(&self.base.way, true, &db.conn, Now::read()) } else { Ok(Ran::Released) };
             let mut doubt = false;
             if ends || db.conn.is_autocommit() {
                 self.open = None;

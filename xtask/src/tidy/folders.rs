@@ -17,6 +17,16 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/files", "redo_tests", "the tests of redo"),
     ("stores/files", "side", "the directory beside the sessions for what is our own"),
     ("stores/files", "write", "changing a file in place without losing it"),
+    ("stores/sqlite", "checkpoint", "bringing the log over into the database, beside who writes"),
+    ("stores/sqlite", "commit", "what a commit does to a row, decided from its state"),
+    ("stores/sqlite", "file", "the database's file: opened safely, made ready, and noticed when it is another"),
+    ("stores/sqlite", "job", "what the writing thread is asked to do"),
+    ("stores/sqlite", "native", "the rows of our own layout"),
+    ("stores/sqlite", "reader", "connections for reading, and on which thread"),
+    ("stores/sqlite", "shared", "what all clones share, and the way of a call to the threads"),
+    ("stores/sqlite", "symfony", "the rows of Symfony's layout"),
+    ("stores/sqlite", "way", "the two layouts behind one face"),
+    ("stores/sqlite", "writer", "the one thread that writes"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
 ];
 

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Harness;
 use super::tools::{
-    LONG, assert_absent, assert_free, assert_holds, assert_is, assert_waits, commit, create, found, hold, later_commit, later_lock,
-    lock, patient, seconds, soon, version, waiting, write,
+    LONG, assert_absent, assert_free, assert_holds, assert_is, assert_waits, commit, create, found, hold, later_commit,
+    later_lock, lock, patient, seconds, soon, version, waiting, write,
 };
 
 /// The lock comes with the record, in one go.

@@ -105,7 +105,8 @@ async fn a_setup_that_cannot_work_is_told_at_once() {
             assert!(error.to_string().contains(says), "{error:?}");
         }
     }
-    fs::write(&path, "this is a text, and no database; it is longer than a header of one would be. ".repeat(20)).unwrap();
+    fs::write(&path, "this is a text, and no database; it is longer than a header of one would be. ".repeat(20))
+        .unwrap();
     let error = refused(&path, "").await;
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("is none"), "{error:?}");
@@ -216,7 +217,8 @@ async fn what_is_set_aside_is_bounded_in_number_and_age() {
         set_aside(n).await;
     }
     assert_eq!(aside(&room), ["2", "3", "4"]);
-    let older = "UPDATE cloakroom_aside SET aside_at = aside_at - 3600001 WHERE id < (SELECT max(id) FROM cloakroom_aside)";
+    let older =
+        "UPDATE cloakroom_aside SET aside_at = aside_at - 3600001 WHERE id < (SELECT max(id) FROM cloakroom_aside)";
     room.beside().execute(older, []).unwrap();
     set_aside(5).await;
     assert_eq!(aside(&room), ["4", "5"]);

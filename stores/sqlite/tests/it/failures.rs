@@ -58,7 +58,8 @@ async fn a_database_that_somebody_keeps_locked_is_unavailable_in_time() {
     drop(occupied);
     assert_eq!(room.load("a").await.unwrap().unwrap().payload, "old");
     assert!(room.load("b").await.unwrap().is_none(), "what was given up is not done later");
-    let outcome = soon(async || room.store.commit(&key("a"), Expect::Is(&seen), payload("new"), &request()).await).await;
+    let outcome =
+        soon(async || room.store.commit(&key("a"), Expect::Is(&seen), payload("new"), &request()).await).await;
     assert!(matches!(outcome, Outcome::Done(_)));
 }
 

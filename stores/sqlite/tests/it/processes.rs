@@ -14,8 +14,7 @@ const EACH: usize = 150;
 async fn count_together(options: &str) {
     let room = Room::with(&format!("{options}&migrate=yes")).await;
     room.create("counter", "0").await;
-    let mut others: Vec<_> =
-        (0..2).map(|_| Talking::plays("count", &room.path(), options, EACH)).collect();
+    let mut others: Vec<_> = (0..2).map(|_| Talking::plays("count", &room.path(), options, EACH)).collect();
     for n in 0..EACH {
         increment(&room.store, &key("counter"), n % 2 == 1).await;
     }
@@ -126,7 +125,7 @@ async fn the_transaction_of_a_killed_process_is_over_at_once() {
 /// `kill -9` at any moment leaves the old session or the new one, never less than what was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_midst_of_a_commit_tears_nothing() {
-    let kills: usize = std::env::var("CLOAKROOM_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let kills: usize = std::env::var("CLOAKROOM_SQLITE_KILLS").map_or(12, |kills| kills.parse().unwrap());
     let mut written = 0;
     for round in 0..kills {
         let size = [300, 20_000, 300_000][round % 3];

@@ -32,7 +32,10 @@ async fn the_sweep_and_every_request_go_by_an_index() {
         assert!(statements.len() >= 6);
         for (name, sql) in statements {
             let plan = plan(&room, &sql);
-            assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{name}: {plan}");
+            assert!(
+                plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"),
+                "{name}: {plan}"
+            );
             if name.starts_with("due") {
                 assert!(plan.contains("_idx (") && plan.contains('<'), "{name}: {plan}");
             }
@@ -122,7 +125,10 @@ async fn a_sweep_beside_requests_removes_the_dead_and_holds_nobody_up() {
     let left: i64 = room.beside().query_row("SELECT count(*) FROM cloakroom_sessions", [], |row| row.get(0)).unwrap();
     assert_eq!(usize::try_from(left).unwrap(), count - count / 2 + PRIVATE.len());
     let [before, after] = [&quiet, &beside].map(|times| (late(times.clone(), 50), late(times.clone(), 99)));
-    println!("{removed} removed in {took:?}; median and p99 without {before:?}, beside {after:?} ({} requests)", beside.len());
+    println!(
+        "{removed} removed in {took:?}; median and p99 without {before:?}, beside {after:?} ({} requests)",
+        beside.len()
+    );
     if count >= 1_000_000 {
         assert!(after.1 <= before.1 * 3 / 2, "p99 {:?} without the sweep, {:?} beside it", before.1, after.1);
     }
