@@ -358,6 +358,9 @@ pub struct Capabilities {
     pub one_lock: bool,
     /// The largest payload in bytes, where there is a fixed limit.
     pub max_payload: Option<u64>,
+    /// The store cannot check its lock and a version in one step, so that a commit on a version takes the lock in a
+    /// round trip of its own. A change that has read nothing yet then reads under the lock, if that is free.
+    pub lock_first: bool,
 }
 
 /// [`Store`] in the boxed form that the core holds. Every store has it by itself.

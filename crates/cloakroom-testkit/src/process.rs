@@ -42,33 +42,28 @@ impl Process {
     ///
     /// The child gets an umask of 022, so that the modes of the files it creates do not depend on who runs the tests.
     pub fn start(name: &str, command: impl Fn(SocketAddr, &Path) -> Command) -> Result<Self> {
-        Process::start_any(name, command, |command| command.stdin(Stdio::null()).process_group(0))
+        Process::start_any(name, None, command, |command| command.stdin(Stdio::null()).process_group(0))
     }
 
     /// [`start`](Process::start) of a server that all tests of a program share: it ends with the program, however
     /// that ends. Root starts it as the user `nobody`, to whom its directory then belongs. `command`'s program,
     /// arguments and added variables are taken over.
     pub fn start_shared(name: &str, command: impl Fn(SocketAddr, &Path) -> Command) -> Result<Self> {
-        let wrap = |addr: SocketAddr, dir: &Path| {
-            // If that fails, so does the server, and its log says why.
-            let _ = give_to_ordinary_user(dir);
-            let inner = command(addr, dir);
-            let mut outer = Command::new("sh");
-            outer.args(["-c", WATCHED, "sh"]).arg(inner.get_program()).args(inner.get_args()).current_dir(dir);
-            for (name, value) in inner.get_envs() {
-                match value {
-                    Some(value) => outer.env(name, value),
-                    None => outer.env_remove(name),
-                };
-            }
-            as_ordinary_user(&mut outer);
-            outer
-        };
-        Process::start_any(name, wrap, |command| command.stdin(Stdio::piped()).process_group(0))
+        Process::start_any(name, None, watched(command), |command| command.stdin(Stdio::piped()).process_group(0))
+    }
+
+    /// [`start_shared`](Process::start_shared) at this very address, for a server that was stopped and comes back.
+    pub fn start_shared_at(
+        name: &str,
+        addr: SocketAddr,
+        command: impl Fn(SocketAddr, &Path) -> Command,
+    ) -> Result<Self> {
+        Process::start_any(name, Some(addr), watched(command), |command| command.stdin(Stdio::piped()).process_group(0))
     }
 
     fn start_any(
         name: &str,
+        at: Option<SocketAddr>,
         command: impl Fn(SocketAddr, &Path) -> Command,
         prepare: impl Fn(&mut Command) -> &mut Command,
     ) -> Result<Self> {
@@ -77,7 +72,7 @@ impl Process {
         for _ in 0..PORTS_TRIED {
             let dir =
                 tempfile::Builder::new().prefix("cloakroom-").tempdir().doing(|| format!("a directory for {name}"))?;
-            let addr = free_addr()?;
+            let addr = at.map_or_else(free_addr, Ok)?;
             let mut command = command(addr, dir.path());
             let log = |file: &str| File::create(dir.path().join(file)).doing(|| format!("creating {file} for {name}"));
             prepare(&mut command).stdout(log("stdout")?).stderr(log("stderr")?);
@@ -125,6 +120,21 @@ impl Process {
         self.child.id()
     }
 
+    /// Stops the whole process group in its tracks: it holds its connections and answers nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a paused process group go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process_group(Pid::from_child(&self.child), signal)
+            .doing(|| format!("sending {signal:?} to {}", self.name))
+    }
+
     /// The last lines it wrote, for the message of a failing test.
     pub fn log_tail(&self) -> String {
         let tail = |file: &str| {
@@ -141,6 +151,25 @@ impl Drop for Process {
         // The child has not been waited for yet, so its id, and with it the group's, still belongs to it. Errors mean: already gone.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+/// The command within [`WATCHED`], as an ordinary user.
+fn watched(command: impl Fn(SocketAddr, &Path) -> Command) -> impl Fn(SocketAddr, &Path) -> Command {
+    move |addr: SocketAddr, dir: &Path| {
+        // If that fails, so does the server, and its log says why.
+        let _ = give_to_ordinary_user(dir);
+        let inner = command(addr, dir);
+        let mut outer = Command::new("sh");
+        outer.args(["-c", WATCHED, "sh"]).arg(inner.get_program()).args(inner.get_args()).current_dir(dir);
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        as_ordinary_user(&mut outer);
+        outer
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod faults;
+mod lock_first;
 mod races;
 mod rotate;
 mod start;

@@ -1,1 +1,18 @@
-//! The memcached store keeps every promise of the suite.
+//! The store against real servers, beside real php-memcached, and through their failures.
+
+#[cfg(test)]
+mod beside;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod php;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod ring;
+#[cfg(test)]
+mod trips;
+#[cfg(test)]
+mod util;
