@@ -116,11 +116,11 @@ async fn a_log_that_fills_the_disk_is_emptied_before_anybody_is_refused() {
     let Some(disk) = Disk::new("size=8m") else { return };
     let path = disk.path().join("sessions.db");
     let store = SqliteStore::open(config(&path, "")).await.unwrap();
-    store.commit(&key("a"), Expect::Absent, payload([b'x'; 20_000]), &wait(2000)).await.unwrap();
+    store.commit(&key("a"), Expect::Absent, payload(vec![b'x'; 20_000]), &wait(2000)).await.unwrap();
     let beside = rusqlite::Connection::open(&path).unwrap();
     beside.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
     for n in 0..120_u8 {
-        store.commit(&key("a"), Expect::Any, payload([n; 20_000]), &wait(2000)).await.unwrap();
+        store.commit(&key("a"), Expect::Any, payload(vec![n; 20_000]), &wait(2000)).await.unwrap();
     }
     assert!(fs::metadata(path.with_extension("db-wal")).unwrap().len() > 2 << 20);
     disk.fill(30);
