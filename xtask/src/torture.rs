@@ -32,20 +32,6 @@ const KNOBS: &[Knob] = &[
         lengthens: "how often a writer of session files is killed in the midst of a write",
     },
     Knob {
-        option: "sqlite-kills",
-        variable: "CLOAKROOM_SQLITE_KILLS",
-        ordinary: 12,
-        torture: 1_000,
-        lengthens: "how often a process that writes to SQLite is killed in the midst of a commit",
-    },
-    Knob {
-        option: "sqlite-sessions",
-        variable: "CLOAKROOM_SQLITE_SESSIONS",
-        ordinary: 20_000,
-        torture: 1_000_000,
-        lengthens: "how many sessions in SQLite are swept beside requests; at a million their times are compared",
-    },
-    Knob {
         option: "values",
         variable: "CLOAKROOM_DIFF_VALUES",
         ordinary: 100_000,
@@ -65,6 +51,20 @@ const KNOBS: &[Knob] = &[
         ordinary: 20_000,
         torture: 1_000_000,
         lengthens: "how many sessions a database holds while those that have expired are swept away",
+    },
+    Knob {
+        option: "sqlite-kills",
+        variable: "CLOAKROOM_SQLITE_KILLS",
+        ordinary: 12,
+        torture: 1_000,
+        lengthens: "how often a process that writes to SQLite is killed in the midst of a commit",
+    },
+    Knob {
+        option: "sqlite-sessions",
+        variable: "CLOAKROOM_SQLITE_SESSIONS",
+        ordinary: 20_000,
+        torture: 1_000_000,
+        lengthens: "how many sessions in SQLite are swept beside requests; at a million their times are compared",
     },
 ];
 
