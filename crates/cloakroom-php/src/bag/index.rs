@@ -65,6 +65,8 @@ struct Notes {
 }
 
 impl<'a> Sink<'a> for Notes {
+    const BLIND: bool = true;
+
     #[inline]
     fn head(&mut self, head: Head<'a>, _: usize, end: usize) -> Scan<()> {
         match head {
