@@ -17,6 +17,7 @@ pub(crate) type Targets = Vec<(u32, u32)>;
 /// More names than one compares with each other are sorted.
 const FEW: usize = 16;
 
+#[derive(Default)]
 struct Open {
     // Where its names begin.
     names: usize,
@@ -34,7 +35,9 @@ pub(super) struct Follower<'a> {
     // As in the graph: numbers from here on are uncertain, and so many may be hidden in payloads.
     certain: Option<usize>,
     hidden: usize,
-    open: Vec<Open>,
+    // The innermost array or object, and those around it.
+    inner: Open,
+    outer: Vec<Open>,
     names: Vec<u64>,
     pub(super) targets: Targets,
 }
@@ -53,7 +56,8 @@ impl<'a> Follower<'a> {
             slots: Vec::new(),
             certain: None,
             hidden: 0,
-            open: Vec::new(),
+            inner: Open::default(),
+            outer: Vec::new(),
             names: Vec::new(),
             targets: Vec::new(),
         }
@@ -82,7 +86,7 @@ impl<'a> Follower<'a> {
 impl<'a> Sink<'a> for Follower<'_> {
     #[inline]
     fn key(&mut self, key: RawKey<'a>, _: usize, at: usize, _: usize) -> Scan<()> {
-        let Some(open) = self.open.last_mut() else { return Ok(()) };
+        let open = &mut self.inner;
         let key = match key {
             RawKey::Int(text) => KeyRef::Int(parse_int(text)),
             RawKey::Str(text) => KeyRef::of(text),
@@ -130,7 +134,8 @@ impl<'a> Sink<'a> for Follower<'_> {
                 return Ok(());
             }
             Head::Array(_) | Head::Object(..) => {
-                self.open.push(Open { names: self.names.len(), list: 0, integers: false });
+                let open = Open { names: self.names.len(), list: 0, integers: false };
+                self.outer.push(std::mem::replace(&mut self.inner, open));
                 self.slots.push(here);
             }
             Head::Custom(_, payload) if payload_may_count(payload) => {
@@ -145,7 +150,8 @@ impl<'a> Sink<'a> for Follower<'_> {
 
     #[inline]
     fn close(&mut self, end: usize) -> Scan<()> {
-        let Some(open) = self.open.pop() else { return Ok(()) };
+        let Some(outer) = self.outer.pop() else { return Ok(()) };
+        let open = std::mem::replace(&mut self.inner, outer);
         let names = &mut self.names[open.names..];
         if names.len() > FEW {
             names.sort_unstable();

@@ -3,6 +3,7 @@
 
 #![expect(clippy::inline_always, reason = "the walk over a session is made of these")]
 
+use super::thorough::is_class_name;
 use super::{Head, RawKey};
 
 /// Eight bytes of which these are compared; a `0` is any byte.
@@ -40,6 +41,9 @@ const NULL: Pattern = pattern(*b"N;\0\0\0\0\0\0");
 const FALSE: Pattern = pattern(*b"b:0;\0\0\0\0");
 const TRUE: Pattern = pattern(*b"b:1;\0\0\0\0");
 const FLOAT: Pattern = pattern(*b"d:\0\0\0\0\0\0");
+const OBJECT_1: Pattern = pattern(*b"O:\0:\"\0\0\0");
+const OBJECT_2: Pattern = pattern(*b"O:\0\0:\"\0\0");
+const ARRAY: Pattern = pattern(*b"a:\0\0\0\0\0\0");
 const ARRAY_1: Pattern = pattern(*b"a:\0:{\0\0\0");
 const ARRAY_2: Pattern = pattern(*b"a:\0\0:{\0\0");
 const ARRAY_3: Pattern = pattern(*b"a:\0\0\0:{\0");
@@ -155,6 +159,23 @@ fn array(rest: &[u8], word: u64) -> Option<(u32, usize)> {
     if n <= (rest.len() - len) / 2 { Some((u32::try_from(n).ok()?, len)) } else { None }
 }
 
+/// An object of fewer than ten properties: its class, their count, and where they begin.
+#[inline(always)]
+fn object(rest: &[u8], word: u64) -> Option<(&[u8], u32, usize)> {
+    let (len, start) = if OBJECT_1.fits(word) {
+        (one(word)?, 5)
+    } else if OBJECT_2.fits(word) {
+        (two(word)?, 6)
+    } else {
+        return None;
+    };
+    let (class, behind) = rest.get(start..)?.split_at_checked(len)?;
+    let [b'"', b':', digit, b':', b'{', elements @ ..] = behind else { return None };
+    let n = digit.wrapping_sub(b'0');
+    let fits = n < 10 && usize::from(n) <= elements.len() / 2 && is_class_name(class);
+    if fits { Some((class, u32::from(n), start + len + 5)) } else { None }
+}
+
 #[inline(always)]
 pub(super) fn head(buf: &[u8], at: usize) -> Option<(Head<'_>, usize)> {
     let (rest, word) = word(buf, at)?;
@@ -171,9 +192,12 @@ pub(super) fn head(buf: &[u8], at: usize) -> Option<(Head<'_>, usize)> {
     } else if FLOAT.fits(word) {
         let (text, len) = float(rest)?;
         (Head::Float(text), len)
-    } else {
+    } else if ARRAY.fits(word) {
         let (n, len) = array(rest, word)?;
         (Head::Array(n), len)
+    } else {
+        let (class, n, len) = object(rest, word)?;
+        (Head::Object(class, n), len)
     };
     Some((head, at + len))
 }
@@ -329,7 +353,12 @@ mod tests {
                 3 => format!("d:{number}.{number};"),
                 4 => format!("d:{};", ["-1", "1e5", ".5", "5.", "NAN", "", "1.5E+7"][random(7)]),
                 5 => "a:1:{i:0;N;}".to_owned(),
-                6 => "O:1:\"c\":0:{}".to_owned(),
+                6 => format!(
+                    "O:{}:\"{}\":{}:{{}}",
+                    ["1", "4", "14"][random(3)],
+                    ["c", "A\\\\b", "n\\\\\u{e4}\u{f6}\u{fc}xyz_1"][random(3)],
+                    random(2)
+                ),
                 _ => format!("s:{}:\"{text}\";", text.len()),
             };
             bytes.extend_from_slice((key + &value).as_bytes());

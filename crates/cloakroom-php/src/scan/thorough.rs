@@ -203,15 +203,31 @@ fn class(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
         return Err(fault(buf, end, "class name shorter or longer than its length"));
     }
     let name = &buf[start..end];
-    if name.is_empty() || name[0] == b'\\' || !name.iter().all(|b| is_class_byte(*b)) {
+    if !is_class_name(name) {
         return Err(fault(buf, start, "not a class name"));
     }
     Ok((name, end + 2))
 }
 
-/// `zend_is_valid_class_name`.
-fn is_class_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'\\' | 0x80..)
+/// `zend_is_valid_class_name`, by byte.
+static CLASS_BYTES: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    loop {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'\\' | 0x80..);
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
+fn is_class_byte(byte: u8) -> bool {
+    CLASS_BYTES[usize::from(byte)]
+}
+
+#[inline]
+pub(super) fn is_class_name(name: &[u8]) -> bool {
+    name.first().is_some_and(|first| *first != b'\\') && name.iter().all(|byte| is_class_byte(*byte))
 }
 
 /// A count as PHP's `parse_iv2` takes it: a sign is fine, no digits are zero.
