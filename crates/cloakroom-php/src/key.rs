@@ -20,8 +20,12 @@ pub enum KeyRef<'a> {
 
 impl<'a> KeyRef<'a> {
     /// The key that PHP's arrays make of these bytes: an integer if it is written as PHP writes integers.
+    #[inline]
     pub fn of(bytes: &'a [u8]) -> Self {
-        canonical_int(bytes).map_or(Self::Str(bytes), Self::Int)
+        match bytes.first() {
+            Some(b'-' | b'0'..=b'9') => canonical_int(bytes).map_or(Self::Str(bytes), Self::Int),
+            _ => Self::Str(bytes),
+        }
     }
 
     /// Different for different keys, nearly always: to see cheaply that two are not the same.

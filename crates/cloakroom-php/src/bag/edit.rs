@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Bag;
 use super::graph::{payload_may_count, payload_may_refer};
-use super::index::{AGAIN, Entry, Index, small};
+use super::index::{Entry, Index, small};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::Format;
 use crate::key::{AsKey, Key, KeyRef};
@@ -75,7 +75,7 @@ impl Bag {
     pub fn remove(&mut self, key: impl AsKey) -> Result<bool> {
         let key = key.as_key();
         let Some(first) = self.index.find(self.format, &self.data, key) else { return Ok(false) };
-        let entry = self.index.entries[self.index.entries[first as usize].winner as usize];
+        let entry = self.index.entries[self.winner(first) as usize];
         if self.index.links.is_some() && !self.is_behind_references(first) {
             if self.is_frozen() {
                 return self.remove_frozen(key, first, entry);
@@ -120,6 +120,11 @@ impl Bag {
         Ok(())
     }
 
+    /// The entry that has the value of this one's key.
+    fn winner(&self, first: u32) -> u32 {
+        self.index.winner(self.format, &self.data, first)
+    }
+
     fn is_frozen(&self) -> bool {
         self.index.links.as_ref().is_some_and(|links| links.frozen)
     }
@@ -127,7 +132,7 @@ impl Bag {
     /// Whether no number can mean anything in this entry or behind it but from within: it may change freely.
     fn is_behind_references(&self, first: u32) -> bool {
         let entry = self.index.entries[first as usize];
-        entry.winner == first && self.index.links.as_ref().is_none_or(|links| links.last <= entry.key)
+        self.winner(first) == first && self.index.links.as_ref().is_none_or(|links| links.last <= entry.key)
     }
 
     fn put(&mut self, key: KeyRef<'_>, value: &[u8]) -> Result<()> {
@@ -162,7 +167,7 @@ impl Bag {
         let entry = self.index.entries[first as usize];
         let Some(links) = &self.index.links else { return true };
         // What repeats a key, or refers to the session as a whole, is for the graph.
-        let repeated = entry.winner != first || self.index.live != self.index.entries.len();
+        let repeated = self.index.repeats(self.format, &self.data);
         if repeated || self.format == Format::PhpSerialize && links.targets.iter().any(|(_, to)| *to == 0) {
             return false;
         }
@@ -193,7 +198,7 @@ impl Bag {
             let entry = self.index.entries[first as usize];
             let alias = self.data[entry.value as usize..].starts_with(b"R:");
             let stays = count.places == 1 && !count.hidden && self.is_scalar(entry) || self.is_last(entry) && !alias;
-            if entry.winner == first && stays {
+            if stays && self.winner(first) == first {
                 return self.cut(first, Some(value));
             }
         }
@@ -203,7 +208,7 @@ impl Bag {
     fn remove_frozen(&mut self, key: KeyRef<'_>, first: u32, entry: Entry) -> Result<bool> {
         // An alias has no number, so nothing moves when it goes.
         let is_alias = self.data[entry.value as usize..].starts_with(b"R:");
-        let repeated = self.index.entries[first as usize].winner != first;
+        let repeated = self.winner(first) != first;
         if is_alias && !repeated {
             self.cut(first, None)?;
             return self.reindex().map(|()| true);
@@ -225,7 +230,7 @@ impl Bag {
     }
 
     fn reindex(&mut self) -> Result<()> {
-        self.index = Arc::new(Index::build(self.format, &self.data)?);
+        self.index = Index::build(self.format, &self.data)?;
         Ok(())
     }
 
@@ -249,7 +254,7 @@ impl Bag {
     /// Replaces the value of an entry, or takes the entry out; repetitions of its key go.
     fn cut(&mut self, first: u32, value: Option<&[u8]>) -> Result<()> {
         let entry = self.index.entries[first as usize];
-        if let (Some(value), true) = (value, entry.winner == first) {
+        if let (Some(value), true) = (value, self.winner(first) == first) {
             let (start, end) = (entry.value as usize, entry.end as usize);
             if self.data[start..end] == *value {
                 return Ok(());
@@ -274,8 +279,8 @@ impl Bag {
         self.too_long(value.map_or(0, <[u8]>::len), key.as_ref())?;
         let mut body = Vec::with_capacity(self.data.len() + value.map_or(0, <[u8]>::len));
         let mut count = 0;
-        for (n, entry) in (0..).zip(&self.index.entries) {
-            let again = entry.winner == AGAIN && self.index.key(self.format, &self.data, n) == key.as_ref();
+        for (n, entry) in (0..).zip(&*self.index.entries) {
+            let again = self.index.key(self.format, &self.data, n) == key.as_ref();
             match value {
                 _ if n != first && !again => {
                     body.extend_from_slice(&self.data[entry.key as usize..entry.end as usize]);
@@ -329,7 +334,8 @@ impl Bag {
         let (format, data) = (self.format, self.data.clone());
         let index = Arc::make_mut(&mut self.index);
         if let Ok((raw, _)) = format.entry(&data, at) {
-            index.add(format, &data, raw, (at, value_at, value_end));
+            let entry = Entry { key: small(at), value: small(value_at), end: small(value_end) };
+            index.add(format, &data, raw, entry);
         }
         index.body.1 = small(value_end);
         Ok(())

@@ -1,36 +1,21 @@
 //! The index pass: where each key's value lies, after PHP's whole grammar has been checked.
 //!
-//! Its bound: per key of the session 20 bytes, doubled while it grows, and above 16 keys a hash cell of at most 11;
-//! per reference 8 bytes. Only a session with references is followed value by value: see [`super::targets`].
+//! Its bound: 192 bytes for up to 12 keys, else per key of the session 12 bytes, doubled while it grows; and above 16
+//! keys, once several have been asked for, a hash cell of at most 11. Per reference 8 bytes. Only a session with
+//! references is followed value by value: see [`super::targets`].
 
-use bytes::Bytes;
+use std::sync::Arc;
 
+use super::entries::Entries;
+pub(super) use super::entries::Entry;
 use super::graph::{Graph, payload_may_count, payload_may_refer};
+use super::lookup::Lookup;
+use super::targets::Follower;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
-use crate::key::{Key, KeyRef, KeyTable, canonical_int};
+use crate::key::{Key, KeyRef, canonical_int};
 use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
 use crate::trail::Trail;
-
-/// A key and its value. Keys that come again stand in the list too.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) key: u32,
-    pub(super) value: u32,
-    pub(super) end: u32,
-    /// The entry whose value counts; `AGAIN` where this is not the first of its key.
-    pub(super) winner: u32,
-    // Of the key: where it differs the keys do.
-    print: u32,
-}
-
-/// This entry repeats a key: the first one has the place, the last one the value.
-pub(super) const AGAIN: u32 = u32::MAX;
-
-const FEW: usize = 16;
-
-/// Room for so many keys before there is the first.
-const USUAL: usize = 12;
 
 /// What is to be known where numbers are at stake.
 #[derive(Clone, Default)]
@@ -45,44 +30,94 @@ pub(super) struct Links {
 
 #[derive(Clone, Default)]
 pub(super) struct Index {
-    pub(super) entries: Vec<Entry>,
-    /// How many different keys there are.
-    pub(super) live: usize,
-    table: Option<KeyTable>,
+    /// All keys and values in the order of the bytes; keys that come again stand here too.
+    pub(super) entries: Entries,
     // Keys written as `S:`, which cannot be borrowed from the bytes.
     escaped: Vec<(u32, Box<[u8]>)>,
     /// Where the entries begin and end.
     pub(super) body: (u32, u32),
     pub(super) links: Option<Box<Links>>,
+    lookup: Lookup,
 }
 
+/// What a walk finds out about references.
 #[derive(Default)]
-struct Notes {
-    references: bool,
+pub(super) struct Notes {
     // A payload that may hold counted values has been seen.
     loose: bool,
     links: Links,
 }
 
-impl<'a> Sink<'a> for Notes {
-    #[inline]
-    fn head(&mut self, head: Head<'a>, _: usize, end: usize) -> Scan<()> {
+impl Notes {
+    pub(super) fn see(&mut self, head: Head<'_>, end: usize) {
         match head {
             Head::Alias(_) | Head::Handle(_) => {
-                self.references = true;
                 self.links.frozen |= self.loose;
-                self.links.last = u32::try_from(end).unwrap_or(u32::MAX);
+                self.links.last = small(end);
             }
             Head::Custom(_, payload) => {
                 self.loose |= payload_may_count(payload);
                 if payload_may_refer(payload) {
                     self.links.frozen = true;
-                    self.links.last = u32::try_from(end).unwrap_or(u32::MAX);
+                    self.links.last = small(end);
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// Stops at the first reference: with one, all values have to be counted.
+#[derive(Default)]
+struct Unlinked {
+    notes: Notes,
+    references: bool,
+}
+
+impl<'a> Sink<'a> for Unlinked {
+    const BLIND: bool = true;
+
+    #[inline]
+    fn head(&mut self, head: Head<'a>, at: usize, end: usize) -> Scan<()> {
+        match head {
+            Head::Alias(_) | Head::Handle(_) => {
+                self.references = true;
+                Err(Fault { kind: ErrorKind::Reference, at, what: "a reference" })
+            }
+            Head::Custom(..) => {
+                self.notes.see(head, end);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Goes on to the end.
+impl<'a> Sink<'a> for Notes {
+    const BLIND: bool = true;
+
+    fn head(&mut self, head: Head<'a>, _: usize, end: usize) -> Scan<()> {
+        self.see(head, end);
         Ok(())
+    }
+}
+
+/// Where a walk ended early: under which entry's key, if it was in a value.
+struct Stop {
+    fault: Fault,
+    entry: Option<(usize, usize)>,
+}
+
+impl Stop {
+    #[cold]
+    fn error(self, format: Format, bytes: &[u8]) -> Error {
+        match self.entry.map(|(key, value)| (format.entry(bytes, key), value)) {
+            Some((Ok((key, _)), value)) => {
+                with_key(format, bytes, value, key.to_session_key(format).as_ref(), self.fault)
+            }
+            _ => Error::data(self.fault, Vec::new()),
+        }
     }
 }
 
@@ -96,96 +131,92 @@ pub(crate) fn with_key(format: Format, bytes: &[u8], at: usize, key: KeyRef<'_>,
 }
 
 impl Index {
-    pub(super) fn build(format: Format, bytes: &Bytes) -> Result<Self> {
+    pub(super) fn build(format: Format, bytes: &[u8]) -> Result<Arc<Self>> {
         if bytes.len() >= u32::MAX as usize {
             let what = "more than 4 GiB";
             return Err(Error::data(Fault { kind: ErrorKind::Limit, at: 0, what }, Vec::new()));
         }
+        // Made where it stays: it is larger than one likes to move.
+        let mut shared = Arc::<Self>::default();
+        let index = Arc::make_mut(&mut shared);
+        let mut sink = Unlinked::default();
+        match index.walk(format, bytes, &mut sink) {
+            Ok(()) => {
+                index.links = sink.notes.links.frozen.then(|| Box::new(sink.notes.links));
+                Ok(shared)
+            }
+            Err(_) if sink.references => Self::linked(format, bytes).map(Arc::new),
+            Err(stop) => Err(stop.error(format, bytes)),
+        }
+    }
+
+    /// The index of a session that has references.
+    fn linked(format: Format, bytes: &[u8]) -> Result<Self> {
+        let mut index = Self::default();
+        let mut follower = Follower::new(bytes);
+        // The array of php_serialize is the first value, and its keys are variables like any other.
+        follower.number((format == Format::PhpSerialize).then_some(0));
+        let followed = index.walk(format, bytes, &mut follower).is_ok();
+        if followed && !(format == Format::PhpSerialize && index.repeats(format, bytes)) {
+            index.links = Some(Box::new(Links { targets: follower.targets, ..follower.notes.links }));
+            return Ok(index);
+        }
+        // What is wrong with the grammar is said first.
         let mut index = Self::default();
         let mut notes = Notes::default();
+        index.walk(format, bytes, &mut notes).map_err(|stop| stop.error(format, bytes))?;
+        let targets = index.graph(format, bytes)?.targets();
+        index.links = Some(Box::new(Links { targets, ..notes.links }));
+        Ok(index)
+    }
+
+    /// Walks over the session and notes its entries.
+    #[inline]
+    fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Sink<'a>) -> Result<(), Stop> {
+        let outside = |fault| Stop { fault, entry: None };
         let mut at = 0;
         // None: as many as there are.
         let mut left = None;
         if format == Format::PhpSerialize && !bytes.is_empty() {
-            let head = array_head(bytes).map_err(|fault| crate::unserialize::with_path(bytes, fault))?;
-            let (n, start) = head.unwrap_or((0, 0));
+            let (n, start) = array_head(bytes).map_err(outside)?.unwrap_or((0, 0));
             (left, at) = (Some(n), start);
         }
         let above = usize::from(format == Format::PhpSerialize);
-        index.entries.reserve(left.map_or(USUAL, |n| USUAL.min(n as usize)));
-        index.body.0 = small(at);
+        self.body.0 = small(at);
         let mut walker = Walker::default();
         while left.map_or(at < bytes.len(), |n| n > 0) {
             left = left.map(|n| n - 1);
-            let (key, value) = format.entry(bytes, at).map_err(|fault| Error::data(fault, Vec::new()))?;
-            let end = walker
-                .value(bytes, value, above, &mut notes)
-                .map_err(|fault| with_key(format, bytes, value, key.to_session_key(format).as_ref(), fault))?;
-            index.add(format, bytes, key, (at, value, end));
+            let (key, value) = format.entry(bytes, at).map_err(outside)?;
+            let end =
+                walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?;
+            self.note(key, Entry { key: small(at), value: small(value), end: small(end) });
             at = end;
         }
-        index.body.1 = small(at);
+        self.body.1 = small(at);
         if left.is_some() && at > 0 && bytes.get(at) != Some(&b'}') {
-            return Err(Error::data(crate::scan::fault(bytes, at, "expected `}` after the last element"), Vec::new()));
+            return Err(outside(crate::scan::fault(bytes, at, "expected `}` after the last element")));
         }
-        if notes.references || notes.links.frozen {
-            if notes.references {
-                notes.links.targets = super::targets::of_session(format, bytes, &index)?;
-            }
-            index.links = Some(Box::new(notes.links));
-        }
-        Ok(index)
+        Ok(())
     }
 
-    pub(super) fn add(
-        &mut self,
-        format: Format,
-        bytes: &[u8],
-        key: RawKey<'_>,
-        (at, value, end): (usize, usize, usize),
-    ) {
-        let number = small(self.entries.len());
-        let owned;
-        let name = match key {
-            RawKey::Escaped(len, text) if format == Format::PhpSerialize => {
-                owned = unescape(len, text);
-                self.escaped.push((number, owned.clone().into()));
-                KeyRef::of(&owned)
-            }
-            key => key.borrowed(format),
-        };
-        let print = print(name);
-        let mut entry = Entry { key: small(at), value: small(value), end: small(end), winner: number, print };
-        if let Some(first) = self.find_by(print, format, bytes, name) {
-            self.entries[first as usize].winner = number;
-            entry.winner = AGAIN;
-            self.entries.push(entry);
-            return;
+    fn note(&mut self, key: RawKey<'_>, entry: Entry) {
+        if let RawKey::Escaped(len, text) = key {
+            self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
         }
         self.entries.push(entry);
-        self.live += 1;
-        let mut table = self.table.take();
-        if let Some(table) = &mut table {
-            table.insert(name, number, |n| self.key(format, bytes, n));
-        } else if self.live > FEW {
-            table = Some(self.new_table(format, bytes));
-        }
-        self.table = table;
     }
 
-    fn new_table(&self, format: Format, bytes: &[u8]) -> KeyTable {
-        let mut table = KeyTable::new();
-        for (number, entry) in (0..).zip(&self.entries) {
-            if entry.winner != AGAIN {
-                table.insert(self.key(format, bytes, number), number, |n| self.key(format, bytes, n));
-            }
-        }
-        table
+    /// Adds an entry behind all others, of a key that is not there yet.
+    pub(super) fn add(&mut self, format: Format, bytes: &[u8], key: RawKey<'_>, entry: Entry) {
+        self.note(key, entry);
+        let mut lookup = std::mem::take(&mut self.lookup);
+        lookup.added(small(self.entries.len() - 1), |n| self.key(format, bytes, n));
+        self.lookup = lookup;
     }
 
     /// The key of an entry.
     pub(super) fn key<'a>(&'a self, format: Format, bytes: &'a [u8], number: u32) -> KeyRef<'a> {
-        let entry = &self.entries[number as usize];
+        let entry = self.entries[number as usize];
         let (start, value) = (entry.key as usize, entry.value as usize);
         match format {
             Format::Php => KeyRef::Str(&bytes[start..value - 1]),
@@ -203,34 +234,35 @@ impl Index {
 
     /// The first entry of this key.
     pub(super) fn find(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
-        self.find_by(print(key), format, bytes, key)
+        self.lookup.first(small(self.entries.len()), key, |n| self.key(format, bytes, n))
     }
 
-    fn find_by(&self, print: u32, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
-        if let Some(table) = &self.table {
-            return table.find(key, |n| self.key(format, bytes, n));
-        }
-        (0..)
-            .zip(&self.entries)
-            .find(|(n, entry)| entry.print == print && entry.winner != AGAIN && self.key(format, bytes, *n) == key)
-            .map(|(n, _)| n)
+    /// The entry that has the value of this entry's key, which is the first of its key.
+    pub(super) fn winner(&self, format: Format, bytes: &[u8], first: u32) -> u32 {
+        let key = self.key(format, bytes, first);
+        self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n)).unwrap_or(first)
     }
 
     /// The entry that has this key's value.
     pub(super) fn value(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<Entry> {
-        let first = self.find(format, bytes, key)?;
-        let winner = self.entries[first as usize].winner;
-        Some(self.entries[winner as usize])
+        let last = self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n))?;
+        Some(self.entries[last as usize])
     }
 
     /// The first entries of all keys, in PHP's order.
-    pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..).zip(&self.entries).filter(|(_, entry)| entry.winner != AGAIN).map(|(n, _)| n)
+    pub(super) fn live<'a>(&'a self, format: Format, bytes: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
+        let count = small(self.entries.len());
+        (0..count).filter(move |n| self.lookup.is_first(*n, count, |n| self.key(format, bytes, n)))
+    }
+
+    /// Whether a key comes again.
+    pub(super) fn repeats(&self, format: Format, bytes: &[u8]) -> bool {
+        self.live(format, bytes).count() != self.entries.len()
     }
 
     /// What a graph is made of.
     pub(super) fn parts<'a>(&'a self, format: Format, bytes: &'a [u8]) -> impl Iterator<Item = (Key, &'a [u8], usize)> {
-        (0..).zip(&self.entries).map(move |(n, entry)| {
+        (0..).zip(&*self.entries).map(move |(n, entry)| {
             let (start, value) = (entry.key as usize, entry.value as usize);
             (self.key(format, bytes, n).into(), &bytes[start..value], value)
         })
@@ -279,16 +311,12 @@ impl<'a> RawKey<'a> {
         }
     }
 
-    pub(super) fn to_session_key(self, format: Format) -> Key {
+    fn to_session_key(self, format: Format) -> Key {
         match self {
             RawKey::Escaped(..) => self.to_key(),
             key => key.borrowed(format).into(),
         }
     }
-}
-
-fn print(key: KeyRef<'_>) -> u32 {
-    (key.fingerprint() >> 32) as u32
 }
 
 pub(super) fn small(n: usize) -> u32 {

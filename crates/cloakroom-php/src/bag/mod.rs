@@ -2,8 +2,10 @@
 //! `session_encode()` do to `$_SESSION` (`ext/session/session.c`), without decoding what nobody asks for.
 
 mod edit;
+mod entries;
 pub(crate) mod graph;
 pub(crate) mod index;
+mod lookup;
 pub(crate) mod targets;
 
 use std::fmt;
@@ -69,7 +71,7 @@ impl Bag {
     /// the index. Nothing at all is the empty session.
     pub fn parse(format: Format, bytes: impl Into<Bytes>) -> Result<Self> {
         let data = bytes.into();
-        let index = Arc::new(Index::build(format, &data)?);
+        let index = Index::build(format, &data)?;
         Ok(Self { format, options: Options::default(), data, index })
     }
 
@@ -102,12 +104,12 @@ impl Bag {
 
     /// Whether it has no keys.
     pub fn is_empty(&self) -> bool {
-        self.index.live == 0
+        self.index.entries.is_empty()
     }
 
     /// How many keys it has.
     pub fn len(&self) -> usize {
-        self.index.live
+        self.index.live(self.format, &self.data).count()
     }
 
     /// Whether it has this key, be it `null`.
@@ -117,7 +119,7 @@ impl Bag {
 
     /// Its keys in PHP's order.
     pub fn keys(&self) -> impl Iterator<Item = KeyRef<'_>> {
-        self.index.live().map(|n| self.index.key(self.format, &self.data, n))
+        self.index.live(self.format, &self.data).map(|n| self.index.key(self.format, &self.data, n))
     }
 
     /// A key's value, decoded by serde; `None` if the key is absent or `null`.
@@ -212,7 +214,7 @@ impl fmt::Debug for Bag {
         f.debug_struct("Bag")
             .field("format", &self.format)
             .field("bytes", &self.data.len())
-            .field("keys", &self.index.live)
+            .field("keys", &self.len())
             .finish_non_exhaustive()
     }
 }

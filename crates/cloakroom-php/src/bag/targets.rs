@@ -5,9 +5,8 @@
 //! themselves. Four bytes per value and eight per key of the arrays that are open are held while walking.
 
 use super::graph::{Graph, payload_may_count};
-use super::index::{Index, small};
+use super::index::{Notes, small};
 use crate::error::{ErrorKind, Fault, Result};
-use crate::formats::Format;
 use crate::key::KeyRef;
 use crate::number::parse_int;
 use crate::scan::{Head, RawKey, Scan, Sink, Walker};
@@ -18,6 +17,7 @@ pub(crate) type Targets = Vec<(u32, u32)>;
 /// More names than one compares with each other are sorted.
 const FEW: usize = 16;
 
+#[derive(Default)]
 struct Open {
     // Where its names begin.
     names: usize,
@@ -27,16 +27,19 @@ struct Open {
     integers: bool,
 }
 
-struct Follower<'a> {
+pub(super) struct Follower<'a> {
     bytes: &'a [u8],
+    pub(super) notes: Notes,
     // Where what each number counts is written.
     slots: Vec<u32>,
     // As in the graph: numbers from here on are uncertain, and so many may be hidden in payloads.
     certain: Option<usize>,
     hidden: usize,
-    open: Vec<Open>,
+    // The innermost array or object, and those around it.
+    inner: Open,
+    outer: Vec<Open>,
     names: Vec<u64>,
-    targets: Targets,
+    pub(super) targets: Targets,
 }
 
 /// What only the graph can judge; what it says is reported.
@@ -46,16 +49,23 @@ fn unclear(at: usize) -> Fault {
 }
 
 impl<'a> Follower<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
+            notes: Notes::default(),
             slots: Vec::new(),
             certain: None,
             hidden: 0,
-            open: Vec::new(),
+            inner: Open::default(),
+            outer: Vec::new(),
             names: Vec::new(),
             targets: Vec::new(),
         }
+    }
+
+    /// Gives the next number to what is written here.
+    pub(super) fn number(&mut self, at: Option<u32>) {
+        self.slots.extend(at);
     }
 
     fn target(&self, n: u64, at: usize) -> Scan<Option<u32>> {
@@ -76,7 +86,7 @@ impl<'a> Follower<'a> {
 impl<'a> Sink<'a> for Follower<'_> {
     #[inline]
     fn key(&mut self, key: RawKey<'a>, _: usize, at: usize, _: usize) -> Scan<()> {
-        let Some(open) = self.open.last_mut() else { return Ok(()) };
+        let open = &mut self.inner;
         let key = match key {
             RawKey::Int(text) => KeyRef::Int(parse_int(text)),
             RawKey::Str(text) => KeyRef::of(text),
@@ -102,8 +112,11 @@ impl<'a> Sink<'a> for Follower<'_> {
     }
 
     #[inline]
-    fn head(&mut self, head: Head<'a>, at: usize, _: usize) -> Scan<()> {
+    fn head(&mut self, head: Head<'a>, at: usize, end: usize) -> Scan<()> {
         let here = small(at);
+        if matches!(head, Head::Alias(_) | Head::Handle(_) | Head::Custom(..)) {
+            self.notes.see(head, end);
+        }
         match head {
             Head::Alias(n) => {
                 let target = self.target(n, at)?.unwrap_or(here);
@@ -121,7 +134,8 @@ impl<'a> Sink<'a> for Follower<'_> {
                 return Ok(());
             }
             Head::Array(_) | Head::Object(..) => {
-                self.open.push(Open { names: self.names.len(), list: 0, integers: false });
+                let open = Open { names: self.names.len(), list: 0, integers: false };
+                self.outer.push(std::mem::replace(&mut self.inner, open));
                 self.slots.push(here);
             }
             Head::Custom(_, payload) if payload_may_count(payload) => {
@@ -136,7 +150,8 @@ impl<'a> Sink<'a> for Follower<'_> {
 
     #[inline]
     fn close(&mut self, end: usize) -> Scan<()> {
-        let Some(open) = self.open.pop() else { return Ok(()) };
+        let Some(outer) = self.outer.pop() else { return Ok(()) };
+        let open = std::mem::replace(&mut self.inner, outer);
         let names = &mut self.names[open.names..];
         if names.len() > FEW {
             names.sort_unstable();
@@ -147,19 +162,6 @@ impl<'a> Sink<'a> for Follower<'_> {
         self.names.truncate(open.names);
         Ok(())
     }
-}
-
-/// The references of a session, which has some.
-pub(super) fn of_session(format: Format, bytes: &[u8], index: &Index) -> Result<Targets> {
-    let above = usize::from(format == Format::PhpSerialize);
-    let mut follower = Follower::new(bytes);
-    // The array of php_serialize is the first value, and its keys are variables like any other.
-    follower.slots.extend((above > 0).then_some(0));
-    let mut walker = Walker::default();
-    let repeated = above > 0 && index.live != index.entries.len();
-    let followed = !repeated
-        && index.entries.iter().all(|entry| walker.value(bytes, entry.value as usize, above, &mut follower).is_ok());
-    if followed { Ok(follower.targets) } else { Ok(index.graph(format, bytes)?.targets()) }
 }
 
 /// The references of one value that is known to fit the grammar.

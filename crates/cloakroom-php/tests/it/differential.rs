@@ -73,6 +73,7 @@ fn what_we_make_up() {
     let Some(mut php) = Php::start() else { return };
     let mut random = Random(seed());
     let sessions = values() / 2 / KEYS / 3 + 1;
+    let mut written_again = 0;
     for format in Format::ALL {
         let mut left = sessions;
         while left > 0 {
@@ -83,11 +84,23 @@ fn what_we_make_up() {
             for (bag, answer) in bags.iter().zip(php.decode(format, &stored)) {
                 let shown = format!("{format} {}", show(bag.as_bytes()));
                 let (all, again) = answer.unwrap_or_else(|| panic!("PHP refuses {shown}"));
-                assert_eq!(show(&bag.serialize_all().expect("serialize")), show(&all), "{shown}");
-                assert_eq!(show(&bag.encode().expect("encode").unwrap_or_default()), show(&again), "{shown}");
+                let ours = (bag.serialize_all().expect("serialize"), bag.encode().expect("encode").unwrap_or_default());
+                if ours == (all.clone(), again.clone()) {
+                    continue;
+                }
+                // Behind a payload that may count, a case that comes again is written again: only the class of the
+                // payload, which is at hand in PHP alone, could tell its number. PHP makes of it what it would write.
+                let repeated = bag.as_bytes().windows(7).filter(|w| w.starts_with(b"E:11:\"S")).count() > 1;
+                assert!(repeated && bag.as_bytes().windows(6).any(|w| w == b"a|i:1;"), "{shown}");
+                let read = php.decode(format, &[ours.1]).remove(0).unwrap_or_else(|| panic!("PHP refuses {shown}"));
+                assert_eq!((show(&read.0), show(&read.1)), (show(&all), show(&again)), "{shown}");
+                assert_eq!(show(&php.unserialize(-1, &[ours.0])[0]), show(&all), "{shown}");
+                written_again += 1;
             }
         }
     }
+    println!("{written_again} with a case written again");
+    assert!(written_again * 100 < values(), "{written_again}");
 }
 
 fn made_up(random: &mut Random, format: Format) -> Bag {

@@ -214,6 +214,20 @@ fn payloads_freeze_the_numbers() {
     assert!(bag.is_empty());
 }
 
+/// Found by fuzzing: repeated keys, of which none refers behind a payload, and once they are gone one does.
+#[test]
+fn no_number_is_written_that_a_payload_may_shift() {
+    let session = br#"a|i:1;c|i:2;b|R:2;c|C:2:"CS":22:{a:2:{i:0;i:5;i:1;i:6;}}b|i:3;d|R:2;e|R:2;"#;
+    let bag = Bag::parse(Format::Php, &session[..]).expect("valid");
+    for error in [bag.encode().map(drop), bag.serialize_all().map(drop)] {
+        assert_eq!(error.expect_err("refused").kind(), ErrorKind::Unsupported);
+    }
+    // A case of an enum needs no number.
+    let session = br#"c|C:2:"CS":6:{a:0:{}}x|E:11:"Suit:Hearts";y|E:11:"Suit:Hearts";"#;
+    let bag = Bag::parse(Format::Php, &session[..]).expect("valid");
+    assert_eq!(bag.encode().expect("encode").as_deref(), Some(&session[..]));
+}
+
 #[test]
 fn keys_that_php_would_lose() {
     let refused = |format, key: KeyRef<'_>| {

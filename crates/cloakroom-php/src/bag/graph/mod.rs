@@ -89,6 +89,11 @@ fn small(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
+fn uncertain() -> Error {
+    let what = "a `C:` payload stands before references, and only its class knows what their numbers count";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
 impl Content<'_> {
     fn is_object(&self) -> bool {
         matches!(self.head, Head::Object(..) | Head::Custom(..) | Head::Enum(..))
@@ -287,11 +292,7 @@ impl<'a> Graph<'a> {
     }
 
     fn refuse_uncertain(&self) -> Result<()> {
-        if self.uncertain {
-            let what = "a `C:` payload stands before references, and only its class knows what their numbers count";
-            return Err(Error::new(ErrorKind::Unsupported, what));
-        }
-        Ok(())
+        if self.uncertain { Err(uncertain()) } else { Ok(()) }
     }
 
     /// `serialize()` of the one value this is the graph of.
@@ -300,7 +301,7 @@ impl<'a> Graph<'a> {
         self.settle();
         let mut writer = Writer::new(&self, Some(precision));
         writer.value(self.roots[0].place, true);
-        Ok(writer.out)
+        writer.finish()
     }
 
     /// `serialize($_SESSION[$key])`: the variable's value, numbered from 1.
@@ -309,7 +310,7 @@ impl<'a> Graph<'a> {
         self.settle();
         let mut writer = Writer::new(self, Some(precision));
         writer.value(place, false);
-        Ok(writer.out)
+        writer.finish()
     }
 
     /// What begins at this byte, serialized by itself.
@@ -357,6 +358,6 @@ impl<'a> Graph<'a> {
         if matches!(format, Format::PhpSerialize) {
             writer.out.push(b'}');
         }
-        Ok(writer.out)
+        writer.finish()
     }
 }

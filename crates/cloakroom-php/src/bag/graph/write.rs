@@ -1,6 +1,7 @@
 //! Writing a graph: every variable and object once, then references to it (`php_var_serialize_intern`).
 
-use super::{Content, Graph, Place};
+use super::{Content, Graph, Place, payload_may_count, uncertain};
+use crate::error::Result;
 use crate::number::{Precision, parse_float, parse_int};
 use crate::scan::{Head, unescape};
 use crate::serialize;
@@ -13,6 +14,9 @@ pub(super) struct Writer<'g, 'a> {
     pub(super) number: u64,
     pub(super) cell_numbers: Vec<u64>,
     content_numbers: Vec<u64>,
+    // The last number before a payload that may hold numbered values, and whether a reference means one behind it.
+    certain: Option<u64>,
+    uncertain: bool,
 }
 
 impl<'g, 'a> Writer<'g, 'a> {
@@ -24,6 +28,8 @@ impl<'g, 'a> Writer<'g, 'a> {
             number: 0,
             cell_numbers: vec![0; graph.cells.len()],
             content_numbers: vec![0; graph.contents.len()],
+            certain: None,
+            uncertain: false,
         }
     }
 
@@ -38,19 +44,35 @@ impl<'g, 'a> Writer<'g, 'a> {
         // PHP takes a reference to an object for the object, and writes `R:` where this place is a reference.
         let alias = if self.canonical.is_some() && object != 0 { object } else { variable };
         if shared && alias != 0 {
-            serialize::write_reference(&mut self.out, b'R', alias);
+            self.reference(b'R', alias);
             return None;
         }
         self.number += 1;
         if shared {
             self.cell_numbers[cell_at] = self.number;
         }
-        if object != 0 {
-            serialize::write_reference(&mut self.out, b'r', object);
+        // A case is the same object however often it is written, so an uncertain number can be done without.
+        let again = matches!(content.head, Head::Enum(..)) && self.is_uncertain(object);
+        if object != 0 && !again {
+            self.reference(b'r', object);
             return None;
         }
         self.content_numbers[cell.content as usize] = self.number;
         Some(cell.content)
+    }
+
+    /// What has been written, if PHP will take every number for what it means here.
+    pub(super) fn finish(self) -> Result<Vec<u8>> {
+        if self.uncertain { Err(uncertain()) } else { Ok(self.out) }
+    }
+
+    fn is_uncertain(&self, number: u64) -> bool {
+        self.certain.is_some_and(|certain| number > certain)
+    }
+
+    fn reference(&mut self, tag: u8, number: u64) {
+        self.uncertain |= self.is_uncertain(number);
+        serialize::write_reference(&mut self.out, tag, number);
     }
 
     pub(super) fn value(&mut self, place: Place, as_variable: bool) {
@@ -88,6 +110,9 @@ impl<'g, 'a> Writer<'g, 'a> {
     }
 
     fn head(&mut self, content: &Content<'a>) {
+        if let (Head::Custom(_, payload), None) = (content.head, self.certain) {
+            self.certain = payload_may_count(payload).then_some(self.number);
+        }
         let children = content.children.len();
         let unchanged = match content.head {
             Head::Array(n) | Head::Object(_, n) => n as usize == children,

@@ -1,135 +1,11 @@
-//! The grammar of `serialize()`, walked without recursion: `ext/standard/var_unserializer.re`.
-//!
-//! Everything that reads PHP's values goes through here: the index pass with a [`Sink`] that ignores nearly all of
-//! it, the decoders with sinks that build. Lengths wrap at 64 bits and integers clamp, as PHP's do.
+//! Every token of the grammar, byte by byte, with what is wrong where it is wrong.
 
+use super::{Head, RawKey, Scan, fault};
 use crate::error::{ErrorKind, Fault};
 
-/// PHP's `unserialize_max_depth`.
-pub(crate) const MAX_DEPTH: usize = 4096;
-
-pub(crate) type Scan<T> = Result<T, Fault>;
-
-/// The beginning of a value: all of a scalar, and what stands before the elements of an array or object.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Head<'a> {
-    Null,
-    Bool(bool),
-    /// `[+-]?[0-9]+`
-    Int(&'a [u8]),
-    /// A float's text within PHP's grammar.
-    Float(&'a [u8]),
-    Str(&'a [u8]),
-    /// `S:`: the length and the text, in which `\41` is one byte.
-    Escaped(usize, &'a [u8]),
-    Array(u32),
-    Object(&'a [u8], u32),
-    Custom(&'a [u8], &'a [u8]),
-    Enum(&'a [u8], &'a [u8]),
-    /// `R:`: the same variable as that number's.
-    Alias(u64),
-    /// `r:`: the same object as that number's.
-    Handle(u64),
-}
-
-/// A key of an array or object, as it is written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum RawKey<'a> {
-    Int(&'a [u8]),
-    Str(&'a [u8]),
-    Escaped(usize, &'a [u8]),
-}
-
-/// What the walker tells while it walks.
-pub(crate) trait Sink<'a> {
-    /// A key at this nesting depth (1 within the outermost array), beginning at `at`.
-    fn key(&mut self, _key: RawKey<'a>, _depth: usize, _at: usize, _end: usize) -> Scan<()> {
-        Ok(())
-    }
-    /// A value, or its beginning.
-    fn head(&mut self, _head: Head<'a>, _at: usize, _end: usize) -> Scan<()> {
-        Ok(())
-    }
-    /// The end of the innermost array or object.
-    fn close(&mut self, _end: usize) -> Scan<()> {
-        Ok(())
-    }
-}
-
-/// A sink that wants nothing.
-impl Sink<'_> for () {}
-
-/// The walker; its stack is kept from value to value.
-#[derive(Default)]
-pub(crate) struct Walker {
-    // Elements still to come, for each array or object that is open.
-    open: Vec<u32>,
-}
-
-impl Walker {
-    /// Walks one value that begins at `at` and stands `above` levels deep; says where it ends.
-    #[inline]
-    pub(crate) fn value<'a, S: Sink<'a>>(
-        &mut self,
-        buf: &'a [u8],
-        mut at: usize,
-        above: usize,
-        sink: &mut S,
-    ) -> Scan<usize> {
-        self.open.clear();
-        loop {
-            let start = at;
-            let (value, next) = head(buf, at)?;
-            at = next;
-            sink.head(value, start, at)?;
-            let elements = match value {
-                Head::Array(n) | Head::Object(_, n) => Some(n),
-                _ => None,
-            };
-            if let Some(n) = elements {
-                // PHP counts an empty array as no level, but an empty object as one.
-                if (n > 0 || matches!(value, Head::Object(..))) && above + self.open.len() >= MAX_DEPTH {
-                    return Err(Fault { kind: ErrorKind::Depth, at: start, what: "nested deeper than 4096 levels" });
-                }
-                self.open.push(n);
-            }
-            loop {
-                let depth = self.open.len();
-                match self.open.last_mut() {
-                    None => return Ok(at),
-                    Some(0) => {
-                        if buf.get(at) != Some(&b'}') {
-                            return Err(fault(buf, at, "expected `}` after the last element"));
-                        }
-                        at += 1;
-                        self.open.pop();
-                        sink.close(at)?;
-                    }
-                    Some(n) => {
-                        *n -= 1;
-                        let start = at;
-                        let (name, next) = key(buf, at)?;
-                        at = next;
-                        sink.key(name, depth, start, at)?;
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[cold]
+/// [`super::head`]
 #[inline(never)]
-pub(crate) fn fault(buf: &[u8], at: usize, what: &'static str) -> Fault {
-    let kind = if at >= buf.len() { ErrorKind::Truncated } else { ErrorKind::Syntax };
-    Fault { kind, at: at.min(buf.len()), what }
-}
-
-/// Reads the beginning of the value at `at`, and says where what follows begins.
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
-pub(crate) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
+pub(super) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let Some(&[tag, colon]) = buf.get(at..at + 2) else {
         return Err(fault(buf, buf.len(), "expected a value"));
     };
@@ -161,10 +37,9 @@ pub(crate) fn head(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     }
 }
 
-/// Reads a key: an integer or a string; everything else PHP refuses there.
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
-pub(crate) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
+/// [`super::key`]
+#[inline(never)]
+pub(super) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
     match buf.get(at..at + 2) {
         Some(b"s:") => string(buf, at + 2).map(|(text, next)| (RawKey::Str(text), next)),
         Some(b"i:") => integer(buf, at + 2).map(|(text, next)| (RawKey::Int(text), next)),
@@ -174,8 +49,6 @@ pub(crate) fn key(buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
     }
 }
 
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn integer(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
     let mut end = at;
     if matches!(buf.get(end), Some(b'-' | b'+')) {
@@ -192,8 +65,6 @@ fn integer(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
 }
 
 /// Digits as PHP's `parse_uiv` reads them, and where they end. There must be one.
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn digits(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
     let mut n: u64 = 0;
     let mut end = at;
@@ -205,8 +76,6 @@ fn digits(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
 }
 
 /// `LEN:"` and where the bytes begin.
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn length(buf: &[u8], at: usize) -> Scan<(usize, usize)> {
     let (len, end) = digits(buf, at)?;
     if buf.get(end) != Some(&b':') || buf.get(end + 1) != Some(&b'"') {
@@ -219,8 +88,6 @@ fn length(buf: &[u8], at: usize) -> Scan<(usize, usize)> {
     }
 }
 
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn string(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
     let (len, start) = length(buf, at)?;
     let end = start + len;
@@ -306,8 +173,6 @@ fn float(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     Ok((Head::Float(&buf[at..end]), end + 1))
 }
 
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn array(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
     let mut n: u64 = 0;
     let mut end = at;
@@ -322,8 +187,6 @@ fn array(buf: &[u8], at: usize) -> Scan<(Head<'_>, usize)> {
 }
 
 /// An element takes at least two bytes; PHP refuses counts that cannot be.
-#[expect(clippy::inline_always, reason = "the walk over a session is made of these")]
-#[inline(always)]
 fn count(buf: &[u8], n: u64, at: usize, start: usize) -> Scan<u32> {
     let left = buf.len() - start;
     match u32::try_from(n) {
@@ -340,15 +203,31 @@ fn class(buf: &[u8], at: usize) -> Scan<(&[u8], usize)> {
         return Err(fault(buf, end, "class name shorter or longer than its length"));
     }
     let name = &buf[start..end];
-    if name.is_empty() || name[0] == b'\\' || !name.iter().all(|b| is_class_byte(*b)) {
+    if !is_class_name(name) {
         return Err(fault(buf, start, "not a class name"));
     }
     Ok((name, end + 2))
 }
 
-/// `zend_is_valid_class_name`.
-fn is_class_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'\\' | 0x80..)
+/// `zend_is_valid_class_name`, by byte.
+static CLASS_BYTES: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    loop {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'\\' | 0x80..);
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
+fn is_class_byte(byte: u8) -> bool {
+    CLASS_BYTES[usize::from(byte)]
+}
+
+#[inline]
+pub(super) fn is_class_name(name: &[u8]) -> bool {
+    name.first().is_some_and(|first| *first != b'\\') && name.iter().all(|byte| is_class_byte(*byte))
 }
 
 /// A count as PHP's `parse_iv2` takes it: a sign is fine, no digits are zero.
@@ -409,15 +288,4 @@ fn reference(buf: &[u8], at: usize) -> Scan<(u64, usize)> {
         return Err(fault(buf, end, "expected `;` after a reference"));
     }
     Ok((n, end + 1))
-}
-
-impl RawKey<'_> {
-    /// The key that PHP's arrays make of it.
-    pub(crate) fn to_key(self) -> crate::Key {
-        match self {
-            RawKey::Int(text) => crate::Key::Int(crate::number::parse_int(text)),
-            RawKey::Str(text) => crate::key::KeyRef::of(text).into(),
-            RawKey::Escaped(len, text) => crate::key::KeyRef::of(&unescape(len, text)).into(),
-        }
-    }
 }
