@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
@@ -22,6 +23,10 @@ use crate::shared::Base;
 const WORTH_IT: i32 = 1000;
 /// At so many the writing thread lends a hand.
 const LONG: i32 = 4000;
+/// At so many, 32 MiB, the disk cannot keep up, and commits wait for it, at most so long each time.
+const TOO_LONG: i32 = 8000;
+const WAIT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The writing thread's side.
 pub(crate) struct Checkpoints {
@@ -72,22 +77,30 @@ impl Checkpoints {
         if pages < WORTH_IT {
             return;
         }
-        if pages >= LONG && self.nearly_done.swap(false, Ordering::AcqRel) {
-            // What fails here fails there as well, and is told of.
-            let _ = conn.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE);
-        }
         // If the last word was not heard yet, one is enough.
-        if let Err(TrySendError::Disconnected(())) = self.wake.try_send(()) {
-            let _ = conn.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE);
+        let alone = matches!(self.wake.try_send(()), Err(TrySendError::Disconnected(())));
+        if pages >= TOO_LONG {
+            // The other thread is at it, and the rest has to be done after that.
+            let begun = Instant::now();
+            while matches!(checkpoint(conn), Err(Failure::Busy)) && begun.elapsed() < WAIT {
+                thread::sleep(PAUSE);
+            }
+        } else if alone || (pages >= LONG && self.nearly_done.swap(false, Ordering::AcqRel)) {
+            // What fails here fails there as well, and is told of.
+            let _ = checkpoint(conn);
         }
     }
 }
 
-fn bring_over(base: &Base, db: &mut Option<Db>) -> Result<(), Failure> {
-    let kept = db.take().filter(|db| base.site.is_current(db, std::time::Duration::ZERO));
-    let db = db.insert(kept.map_or_else(|| base.site.connect(&base.way, Role::Write), Ok)?);
-    db.conn.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)?;
+fn checkpoint(conn: &Connection) -> Result<(), Failure> {
+    conn.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)?;
     Ok(())
+}
+
+fn bring_over(base: &Base, db: &mut Option<Db>) -> Result<(), Failure> {
+    let kept = db.take().filter(|db| base.site.is_current(db, Duration::ZERO));
+    let db = db.insert(kept.map_or_else(|| base.site.connect(&base.way, Role::Write), Ok)?);
+    checkpoint(&db.conn)
 }
 
 /// On a full disk the log may be what fills it. True if there may be room now.

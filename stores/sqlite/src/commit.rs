@@ -19,7 +19,9 @@ pub(crate) enum Want {
         version: i64,
     },
     /// The holder of the whole database: Symfony's transactional mode.
-    Whole,
+    Whole {
+        token: i64,
+    },
     /// The holder of nothing but a place in line, and what it has found: Symfony's mode without locks.
     Found(Option<Version>),
 }
@@ -63,8 +65,8 @@ fn decide(want: &Want, put: &Put, seen: Option<&Seen>) -> Verdict {
         // What the holder has found stays his, though its time runs out meanwhile.
         (Want::Leased { .. } | Want::Found(Some(_)), Some(seen)) if seen.matches => Verdict::Change(seen.row),
         (Want::Leased { .. } | Want::Found(Some(_)), _) => Verdict::Gone,
-        (Want::Whole, Some(seen)) => Verdict::Change(seen.row),
-        (Want::Whole, None) => create(None),
+        (Want::Whole { .. }, Some(seen)) => Verdict::Change(seen.row),
+        (Want::Whole { .. }, None) => create(None),
         (Want::Found(None), _) if alive.is_some() => Verdict::Gone,
         (Want::Found(None), seen) => create(seen.map(|seen| seen.row)),
         // A touch changes no data: it need not wait for the holder.
@@ -197,7 +199,7 @@ mod tests {
                 assert_eq!(decide(&want, &put, None), expect(None));
             }
             // But not for who holds it.
-            assert_eq!(decide(&Want::Whole, &put, Some(&expired)), Verdict::Change(7));
+            assert_eq!(decide(&Want::Whole { token: 1 }, &put, Some(&expired)), Verdict::Change(7));
             assert_eq!(decide(&Want::Found(Some(version())), &put, Some(&expired)), Verdict::Change(7));
         }
     }

@@ -110,6 +110,11 @@ impl Job {
         }
     }
 
+    /// Whether it is of the holder of the whole database.
+    pub(crate) fn is_of_a_lock(&self) -> bool {
+        matches!(self.work, Work::Commit { want: Want::Whole { .. }, .. })
+    }
+
     /// Does it, under the database's lock for writing.
     pub(crate) fn run(&self, way: &Way, transactional: bool, conn: &Connection, now: Now) -> Result<Ran, Failure> {
         Ok(match &self.work {

@@ -3,15 +3,20 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cloakroom_core::line::Head;
 use cloakroom_core::store::{BoxFuture, Lease, Version};
 use cloakroom_core::{Error, Key, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
 
 use crate::commit::Want;
 use crate::job::{Job, Work};
 use crate::shared::Shared;
+
+/// How long giving back keeps anybody waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whose turn it is within the process: the head of the line for a record, or a part of the gate to the database.
 pub(crate) struct Turn {
@@ -78,7 +83,7 @@ impl SqliteLease {
     pub(crate) fn want(&self) -> Option<Want> {
         Some(match self.grip.clone()? {
             Grip::Row { token, version } => Want::Leased { token, version },
-            Grip::Whole { .. } => Want::Whole,
+            Grip::Whole { token } => Want::Whole { token },
             Grip::Line { found } => Want::Found(found),
         })
     }
@@ -105,8 +110,9 @@ impl Lease for SqliteLease {
     fn release(mut self: Box<Self>) -> BoxFuture<'static, ()> {
         let (reply, released) = oneshot::channel();
         self.give_back(Some(reply));
+        // If the database is not to be had, it is given back later, or runs out.
         Box::pin(async move {
-            let _ = released.await;
+            let _ = timeout(PATIENCE, released).await;
         })
     }
 

@@ -16,8 +16,11 @@ use crate::shared::Base;
 
 /// A read that took longer than this is no matter of microseconds: the disk was asked.
 const SLOW: Duration = Duration::from_millis(1);
+/// So many of the last 64 reads have to be slow: on a busy machine a single one only shows that the thread had to wait for a
+/// processor, and a thread of the pool would have had to wait as well.
+const SLOW_READS: u32 = 4;
 /// For how long reads then go through the blocking pool, in milliseconds.
-const SLOW_FOR: u64 = 100;
+const SLOW_FOR: u64 = 1000;
 /// After how long a database that was replaced or deleted is noticed.
 const NOTICED: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(1);
@@ -37,12 +40,14 @@ pub(crate) struct Readers {
     born: Instant,
     /// In milliseconds since `born`.
     slow_until: AtomicU64,
+    /// The last 64 reads, one bit each: 1 for a slow one. A bit that is lost in a race does no harm.
+    recent: AtomicU64,
 }
 
 impl Readers {
     pub(crate) fn new(count: usize) -> Readers {
         let slots = (0..count.max(1)).map(|_| Mutex::new(None)).collect();
-        Readers { slots, born: Instant::now(), slow_until: AtomicU64::new(0) }
+        Readers { slots, born: Instant::now(), slow_until: AtomicU64::new(0), recent: AtomicU64::new(0) }
     }
 
     /// Reads at once. `None` where there is no connection to do it with, or the disk is slow these days.
@@ -58,7 +63,11 @@ impl Readers {
         let mut slot = self.free().find(|slot| slot.is_some())?;
         let db = slot.as_mut().filter(|db| base.site.is_current(db, NOTICED))?;
         let done = read(&db.conn);
-        if begun.elapsed() > SLOW {
+        let is_slow = begun.elapsed() > SLOW;
+        let recent = self.recent.load(Ordering::Relaxed) << 1 | u64::from(is_slow);
+        self.recent.store(recent, Ordering::Relaxed);
+        if is_slow && recent.count_ones() >= SLOW_READS {
+            self.recent.store(0, Ordering::Relaxed);
             self.slow_until.store(self.since(begun) + SLOW_FOR, Ordering::Relaxed);
         }
         if done.as_ref().is_err_and(Failure::spoils_connection) {

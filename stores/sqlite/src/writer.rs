@@ -4,12 +4,12 @@
 //! A commit costs about as much for many as for one. If the transaction fails, nothing of it was done, and each of its
 //! jobs is tried by itself, so that one that cannot be done does no harm to the others.
 
-use std::collections::HashMap;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloakroom_core::{Error, Key};
+use cloakroom_core::Error;
+use cloakroom_core::store::{Outcome, Put};
 use rusqlite::Connection;
 
 use crate::checkpoint::{Checkpoints, empty_log};
@@ -17,9 +17,10 @@ use crate::commit::{Step, Want};
 use crate::error::Failure;
 use crate::file::{Db, Role};
 use crate::job::{Granted, Job, Ran, Work};
-use crate::lock::{Grip, SharedTurn, take_turn};
+use crate::leases::{Leases, LookedAfter};
+use crate::lock::Grip;
 use crate::shared::Base;
-use crate::way::{Now, Way};
+use crate::way::Now;
 
 /// How much is done in one transaction, so that nobody waits long for the others.
 const MOST_JOBS: usize = 256;
@@ -40,19 +41,10 @@ pub(crate) struct Writer {
     backlog: Vec<Job>,
     /// The lock that has the database: its transaction is open.
     open: Option<i64>,
-    /// The leases in rows that have to be renewed.
-    held: HashMap<i64, HeldLease>,
-    renew_at: Instant,
-    /// Leases that could not be given back, and since when.
-    owed: Vec<(Key, i64, Instant)>,
+    leases: Leases,
     spell: Spell,
     checkpoints: Option<Checkpoints>,
     made_room: bool,
-}
-
-struct HeldLease {
-    key: Key,
-    turn: SharedTurn,
 }
 
 /// How much of the time since `since` the database was ours.
@@ -64,8 +56,8 @@ struct Spell {
 
 /// How an attempt to begin a transaction ended.
 enum Begun {
-    /// With the leases that were found to be lost, if it was time to look.
-    Yes(Option<Vec<i64>>),
+    /// With what became of the leases, if it was time to look.
+    Yes(Option<LookedAfter>),
     /// Nobody waits for it any more.
     Needless,
     Failed(Failure),
@@ -73,27 +65,15 @@ enum Begun {
 
 impl Writer {
     pub(crate) fn new(base: Arc<Base>, mut db: Option<Db>, inbox: mpsc::Receiver<Job>) -> Writer {
-        let now = Instant::now();
         let checkpoints = Checkpoints::start(&base);
         if let (Some(checkpoints), Some(open)) = (&checkpoints, &mut db)
             && checkpoints.watch(&mut open.conn).is_err()
         {
             db = None;
         }
-        let spell = Spell { since: now, ours: Duration::ZERO, taken: None };
-        Writer {
-            base,
-            db,
-            inbox,
-            backlog: Vec::new(),
-            open: None,
-            held: HashMap::new(),
-            renew_at: now,
-            owed: Vec::new(),
-            spell,
-            checkpoints,
-            made_room: false,
-        }
+        let leases = Leases::new(base.lease);
+        let spell = Spell { since: Instant::now(), ours: Duration::ZERO, taken: None };
+        Writer { base, db, inbox, backlog: Vec::new(), open: None, leases, spell, checkpoints, made_room: false }
     }
 
     /// Works until nobody is left who could ask for something.
@@ -118,10 +98,8 @@ impl Writer {
 
     /// Waits for a job, or until there is a lease to look after.
     fn next(&self) -> Result<Option<Job>, mpsc::RecvError> {
-        if self.held.is_empty() && self.owed.is_empty() {
-            return self.inbox.recv().map(Some);
-        }
-        match self.inbox.recv_timeout(self.renew_at.saturating_duration_since(Instant::now())) {
+        let Some(due_at) = self.leases.due_at() else { return self.inbox.recv().map(Some) };
+        match self.inbox.recv_timeout(due_at.saturating_duration_since(Instant::now())) {
             Ok(job) => Ok(Some(job)),
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(mpsc::RecvError),
@@ -138,14 +116,10 @@ impl Writer {
         }
     }
 
-    fn is_upkeep_due(&self) -> bool {
-        !(self.held.is_empty() && self.owed.is_empty()) && Instant::now() >= self.renew_at
-    }
-
     /// One transaction, which more may join while it cannot begin yet.
     fn work_together(&mut self, mut jobs: Vec<Job>, open_to_others: bool) {
-        let lost = match self.begin(&mut jobs, open_to_others) {
-            Begun::Yes(lost) => lost,
+        let looked_after = match self.begin(&mut jobs, open_to_others) {
+            Begun::Yes(looked_after) => looked_after,
             Begun::Needless => return,
             Begun::Failed(failure) => return self.fail(jobs, &failure),
         };
@@ -158,7 +132,12 @@ impl Writer {
             if !job.take_up() {
                 continue;
             }
-            let ran = job.run(way, transactional, conn, now);
+            let ran = if job.is_of_a_lock() {
+                // Its transaction is gone, and with it what the holder has found.
+                Ok(Ran::Commit(Step::Done(Outcome::Gone)))
+            } else {
+                job.run(way, transactional, conn, now)
+            };
             if let Err(failure) = &ran
                 && conn.is_autocommit()
             {
@@ -181,7 +160,9 @@ impl Writer {
         }
         self.spell.gave_back();
         let Err(failure) = ended else {
-            self.looked_after(lost);
+            if let Some(found) = looked_after {
+                self.leases.were_looked_after(found);
+            }
             self.tell(done, false);
             return self.keep_log_short();
         };
@@ -222,7 +203,7 @@ impl Writer {
                 continue;
             };
             let ends = match &job.work {
-                Work::Commit { want: Want::Whole, .. } => true,
+                Work::Commit { want: Want::Whole { token: held }, .. } => *held == token,
                 Work::Release { token: given_back, .. } => *given_back == token,
                 Work::Age { .. } => false,
                 _ => {
@@ -255,7 +236,7 @@ impl Writer {
         let mut pause = SHORTEST;
         loop {
             jobs.retain(|job| !job.has_left());
-            if jobs.is_empty() && !self.is_upkeep_due() {
+            if jobs.is_empty() && !self.leases.are_due() {
                 return Begun::Needless;
             }
             if self.base.transactional {
@@ -264,9 +245,10 @@ impl Writer {
             match self.connection().and_then(begin) {
                 Ok(()) => {
                     self.spell.taken = Some(Instant::now());
+                    let Some(db) = self.db.as_ref().filter(|_| self.leases.are_due()) else { return Begun::Yes(None) };
                     // Before anybody else has a chance to take what is only late.
-                    match self.look_after() {
-                        Ok(lost) => return Begun::Yes(lost),
+                    match self.leases.look_after(&self.base.way, &db.conn) {
+                        Ok(found) => return Begun::Yes(Some(found)),
                         Err(failure) => self.give_up_connection(&failure),
                     }
                     continue;
@@ -274,10 +256,7 @@ impl Writer {
                 Err(Failure::Busy) => {}
                 Err(failure) => return Begun::Failed(failure),
             }
-            let now = Instant::now();
-            self.give_up_waiting(jobs, now);
-            // Nobody asks whether these are done; a lease runs out by itself.
-            self.owed.retain(|(_, _, since)| now.duration_since(*since) < self.base.lease);
+            self.give_up_waiting(jobs);
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST);
             if open_to_others {
@@ -286,29 +265,19 @@ impl Writer {
         }
     }
 
-    /// Renews the leases and gives back those that are owed, if it is time for that. `None` if it is not.
-    fn look_after(&mut self) -> Result<Option<Vec<i64>>, Failure> {
-        let (true, Some(db)) = (self.is_upkeep_due(), &self.db) else { return Ok(None) };
-        match upkeep(&self.base.way, &db.conn, &self.held, &self.owed, Now::read()) {
-            Ok(lost) => Ok(Some(lost)),
-            Err(failure) => {
-                let error = failure.again().into_error();
-                tracing::warn!(%error, "the locks on sessions could not be renewed");
-                self.renew_at = Instant::now() + self.base.lease / 10;
-                Err(failure)
-            }
-        }
-    }
-
-    /// In Symfony's mode, to wait for the database is to wait for somebody's session.
-    fn give_up_waiting(&mut self, jobs: &mut Vec<Job>, now: Instant) {
-        let transactional = self.base.transactional;
+    /// In Symfony's mode, to wait for the database is to wait for somebody's session. And nobody asks whether a lease was given
+    /// back when it has run out by itself.
+    fn give_up_waiting(&mut self, jobs: &mut Vec<Job>) {
+        let (transactional, lease, now) = (self.base.transactional, self.base.lease, Instant::now());
         let is_over = |job: &mut Job| match &job.ticket {
             Some(ticket) => transactional && ticket.wait_until <= now,
-            None => now.duration_since(job.born) >= self.base.lease,
+            None => now.duration_since(job.born) >= lease,
         };
         for job in jobs.extract_if(.., is_over).collect::<Vec<_>>() {
             let waited = job.ticket.as_ref().map_or(Duration::ZERO, |ticket| now.duration_since(ticket.begun));
+            if let Work::Release { token, .. } = &job.work {
+                self.leases.let_go(*token);
+            }
             if job.take_up() {
                 job.answer(Err(Error::locked(waited)), None);
             }
@@ -346,26 +315,22 @@ impl Writer {
     /// Tells everybody what came of it, now that it is committed; or that it was not, or that there is doubt.
     fn tell(&mut self, done: Vec<(Job, Result<Ran, Failure>)>, doubt: bool) {
         let mut spoilt = false;
-        for (job, ran) in done {
+        for (mut job, ran) in done {
             let mut granted = None;
-            let mut job = job;
             match (&job.work, &ran) {
                 (Work::Commit { want: Want::Leased { token, .. }, .. }, Ok(Ran::Commit(_))) => {
-                    self.held.remove(token);
+                    self.leases.let_go(*token);
                 }
                 (Work::Release { token, key, .. }, ran) => {
-                    self.held.remove(token);
+                    self.leases.let_go(*token);
                     if ran.is_err() && !self.base.transactional {
-                        self.owe(key.clone(), *token, job.born);
+                        self.leases.owe(key.clone(), *token, job.born);
                     }
                 }
                 (Work::Claim { key, .. }, Ok(Ran::Claim(Step::Done(Some(Granted { grip, .. }))))) => {
-                    let turn: SharedTurn = Arc::default();
-                    if let Ok(mut slot) = turn.lock() {
-                        *slot = job.turn.take();
-                    }
+                    let turn = Arc::new(Mutex::new(job.turn.take()));
                     if let Grip::Row { token, .. } = grip {
-                        self.hold(*token, key.clone(), Arc::clone(&turn));
+                        self.leases.hold(*token, key.clone(), Arc::clone(&turn));
                     }
                     granted = Some(turn);
                 }
@@ -385,34 +350,9 @@ impl Writer {
 
     fn fail(&mut self, jobs: Vec<Job>, failure: &Failure) {
         self.give_up_connection(failure);
-        self.renew_at = Instant::now() + self.base.lease / 10;
+        self.leases.look_again();
         let told = jobs.into_iter().filter(Job::take_up).map(|job| (job, Err(failure.again())));
         self.tell(told.collect(), false);
-    }
-
-    fn hold(&mut self, token: i64, key: Key, turn: SharedTurn) {
-        if self.held.is_empty() && self.owed.is_empty() {
-            self.renew_at = Instant::now() + self.base.lease / 3;
-        }
-        self.held.insert(token, HeldLease { key, turn });
-    }
-
-    fn owe(&mut self, key: Key, token: i64, since: Instant) {
-        tracing::warn!(session = %key.tag(), "the lock on a session could not be given back yet");
-        self.owed.push((key, token, since));
-        self.renew_at = self.renew_at.min(Instant::now() + self.base.lease / 10);
-    }
-
-    /// After leases were renewed: those that are not ours any more let the next in line come forward.
-    fn looked_after(&mut self, lost: Option<Vec<i64>>) {
-        let Some(lost) = lost else { return };
-        for token in lost {
-            let Some(held) = self.held.remove(&token) else { continue };
-            tracing::warn!(session = %held.key.tag(), "the lock on a session was lost");
-            drop(take_turn(&held.turn));
-        }
-        self.owed.clear();
-        self.renew_at = Instant::now() + self.base.lease / 3;
     }
 }
 
@@ -431,27 +371,6 @@ impl Spell {
         }
         (self.since, self.ours) = (Instant::now(), Duration::ZERO);
     }
-}
-
-/// The leases that are lost.
-fn upkeep(
-    way: &Way,
-    conn: &Connection,
-    held: &HashMap<i64, HeldLease>,
-    owed: &[(Key, i64, Instant)],
-    now: Now,
-) -> Result<Vec<i64>, Failure> {
-    let Way::Native(native) = way else { return Ok(Vec::new()) };
-    let mut lost = Vec::new();
-    for (token, lease) in held {
-        if !native.renew(conn, lease.key.record(), *token, now)? {
-            lost.push(*token);
-        }
-    }
-    for (key, token, _) in owed {
-        native.release(conn, key.record(), *token)?;
-    }
-    Ok(lost)
 }
 
 fn begin(conn: &Connection) -> Result<(), Failure> {
@@ -476,7 +395,7 @@ fn opens(ran: &Result<Ran, Failure>) -> Option<i64> {
 fn size(job: &Job) -> usize {
     match &job.work {
         Work::Commit { put, .. } => match &**put {
-            cloakroom_core::store::Put::Payload(payload) => payload.bytes.len(),
+            Put::Payload(payload) => payload.bytes.len(),
             _ => 0,
         },
         _ => 0,

@@ -44,6 +44,7 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/sqlite", "commit", "what a commit does to a row, decided from its state"),
     ("stores/sqlite", "file", "the database's file: opened safely, made ready, and noticed when it is another"),
     ("stores/sqlite", "job", "what the writing thread is asked to do"),
+    ("stores/sqlite", "leases", "the leases in rows that are to be renewed"),
     ("stores/sqlite", "native", "the rows of our own layout"),
     ("stores/sqlite", "reader", "connections for reading, and on which thread"),
     ("stores/sqlite", "shared", "what all clones share, and the way of a call to the threads"),

@@ -199,6 +199,32 @@ async fn a_large_session_is_not_written_anew_by_locking_it() {
     assert!(pages < 150, "{pages} pages for 15 changes; the session itself has 512");
 }
 
+/// Commits that never pause, from many at once: what they wrote is brought over beside them, and the log begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_does_not_grow_for_ever() {
+    let room = Room::new().await;
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let store = room.store.clone();
+            tokio::spawn(async move {
+                let id = key(&format!("{task}"));
+                store.commit(&id, Expect::Absent, payload("x"), &wait(20_000)).await.unwrap();
+                for n in 0..150_u8 {
+                    let put = payload(vec![n; 40_000]);
+                    store.commit(&id, Expect::Any, put, &wait(20_000)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let written = 16 * 150 * 40_000;
+    let log = fs::metadata(room.dir().join("sessions.db-wal")).unwrap().len();
+    println!("the log is {log} bytes long after {written} were written");
+    assert!(log < written / 2, "{log}");
+}
+
 #[tokio::test]
 async fn what_is_set_aside_is_bounded_in_number_and_age() {
     let room = Room::with("max_aside=3&aside_lifetime=3600").await;

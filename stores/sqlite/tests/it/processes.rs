@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom_core::store::{Claim, Expect, Outcome};
+use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{ErrorKind, Store};
 use cloakroom_store_sqlite::SqliteStore;
 
@@ -107,6 +107,35 @@ async fn the_lock_of_a_killed_process_is_free_when_its_lease_ends() {
     assert!(matches!(outcome, Outcome::Done(_)));
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     assert!(room.lock("held", Claim::Existing).await.unwrap().is_some());
+}
+
+/// Whatever a commit expects and does, another process' lease keeps it out; all but a touch, which changes no data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lease_of_another_process_keeps_every_commit_out() {
+    let room = Room::new().await;
+    let other = room.second().await;
+    room.create("a", "1").await;
+    let seen = room.load("a").await.unwrap().unwrap().version;
+    let held = room.lock("a", Claim::Existing).await.unwrap().unwrap();
+    for (expect, put) in [
+        (Expect::Is(&seen), payload("2")),
+        (Expect::Is(&seen), Put::Touch(LIFE)),
+        (Expect::Is(&seen), Put::Remove),
+        (Expect::Any, payload("2")),
+        (Expect::Any, Put::Remove),
+        (Expect::Any, Put::SetAside),
+        (Expect::Absent, payload("2")),
+    ] {
+        let shown = format!("{expect:?} {put:?}");
+        let outcome = other.commit(&key("a"), expect, put, &wait(50)).await;
+        assert_eq!(outcome.map(|_| ()).unwrap_err().kind(), ErrorKind::Locked, "{shown}");
+    }
+    let outcome = other.commit(&key("a"), Expect::Any, Put::Touch(LIFE), &wait(50)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+    let outcome = room.commit("a", Expect::Held(held.lease), payload("3")).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+    let outcome = other.commit(&key("a"), Expect::Is(&seen), payload("2"), &wait(1000)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Conflict(now) if now.payload == "3"));
 }
 
 /// In Symfony's mode the lock is a transaction, and dies with its process.
