@@ -77,6 +77,13 @@ const NEEDS: &[Need] = &[
         may_be_skipped: true,
     },
     Need {
+        name: "openssl",
+        source: Source::Debian("openssl"),
+        needed_for: "the certificates of Redis with TLS",
+        found: || works("openssl", &["version"]),
+        may_be_skipped: true,
+    },
+    Need {
         name: "memcached",
         source: Source::Debian("memcached"),
         needed_for: "the Memcached store",

@@ -38,6 +38,13 @@ const KNOBS: &[Knob] = &[
         torture: 10_000_000,
         lengthens: "how many random values are compared with what PHP makes of them",
     },
+    Knob {
+        option: "increments",
+        variable: "CLOAKROOM_INCREMENTS",
+        ordinary: 1000,
+        torture: 10_000,
+        lengthens: "how many changes are made while a master of Redis dies",
+    },
 ];
 
 #[derive(Debug, Default)]

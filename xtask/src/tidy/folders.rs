@@ -23,6 +23,13 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/memcached", "wait", "waiting for a lock and taking it"),
     ("stores/memcached", "wire", "Memcached's meta commands on one connection"),
     ("stores/memory", "table", "records in shards, and the bound on their bytes"),
+    ("stores/redis", "aside", "sessions that could not be read, kept for people to look at"),
+    ("stores/redis", "dial", "how a connection is made: to a server, a cluster, what sentinels name"),
+    ("stores/redis", "link", "a shared connection that mends itself and never repeats a write"),
+    ("stores/redis", "reply", "what the scripts answer, read"),
+    ("stores/redis", "save_path", "PHP's session.save_path in php-redis's syntax"),
+    ("stores/redis", "script", "the scripts that run within the server"),
+    ("stores/redis", "url", "the URLs of the store"),
 ];
 
 /// The files that an adapter may have in src/.

@@ -1,3 +1,4 @@
-//! Real servers for the stores: one for all tests of a program, ended with it.
+//! The real servers that stores are tested with: one a test program, with its own directory and port, as an ordinary user.
 
 pub mod memcached;
+pub mod redis;

@@ -1,1 +1,14 @@
-//! The redis store keeps every promise of the suite.
+//! The store against real servers, beside real php-redis, and through their failures.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod php;
+#[cfg(test)]
+mod util;
