@@ -45,6 +45,13 @@ const KNOBS: &[Knob] = &[
         torture: 10_000,
         lengthens: "how many changes are made while a master of Redis dies",
     },
+    Knob {
+        option: "sql-sessions",
+        variable: "CLOAKROOM_SQL_SESSIONS",
+        ordinary: 20_000,
+        torture: 1_000_000,
+        lengthens: "how many sessions a database holds while those that have expired are swept away",
+    },
 ];
 
 #[derive(Debug, Default)]

@@ -1,0 +1,307 @@
+//! Locks: what holds them, that they are given back, and waiting for those that somebody else holds.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::line::Head;
+use cloakroom_core::store::{BoxFuture, Lease, Record};
+use cloakroom_core::{Deadline, Error, Key, Result};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::error::{Failure, Refusal};
+use crate::layout::Dialect;
+use crate::pool::{Conn, Pool};
+use crate::shared::{Shared, Way};
+
+/// How often it is made sure, while a statement waits for a lock, that there is a server at all.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How much later than its limit a wait is cut off that the server cannot bound as finely.
+const COARSE: Duration = Duration::from_millis(50);
+/// How long giving back, renewing, or trying a connection may take.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What holds a lock.
+pub(crate) enum Grip {
+    /// A lease in the row: native.
+    Row(i64),
+    /// The place in line alone: Symfony's mode without locks. Others may change the record; it is compared when written.
+    Line,
+    /// A connection, by its session or its transaction. Gone when it was found broken.
+    Connection(Arc<tokio::sync::Mutex<Option<Conn>>>),
+}
+
+/// A held lock.
+pub(crate) struct SqlLease {
+    shared: Arc<Shared>,
+    key: Key,
+    grip: Option<Grip>,
+    found: Option<Record>,
+    /// Shared with the watch: who finds the lock lost lets the next in line come forward.
+    head: Arc<Mutex<Option<Head>>>,
+    watch: Option<AbortHandle>,
+}
+
+impl SqlLease {
+    pub(crate) fn new(shared: &Arc<Shared>, key: &Key, grip: Grip, found: Option<Record>, head: Head) -> SqlLease {
+        let mut lease = SqlLease {
+            shared: Arc::clone(shared),
+            key: key.clone(),
+            grip: Some(grip),
+            found,
+            head: Arc::new(Mutex::new(Some(head))),
+            watch: None,
+        };
+        lease.watch = lease.keep_watch();
+        lease
+    }
+
+    /// The lease of this very record of this very store, given back by a caller.
+    pub(crate) fn recognise(lease: Box<dyn Lease>, shared: &Arc<Shared>, key: &Key) -> Result<SqlLease> {
+        let Ok(lease) = lease.into_any().downcast::<SqlLease>() else {
+            return Err(Error::misuse("commit with a lease of another kind of store"));
+        };
+        if !Arc::ptr_eq(&lease.shared, shared) || lease.key != *key {
+            return Err(Error::misuse("commit with the lease of another record"));
+        }
+        Ok(*lease)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What was there when the lock was taken.
+    pub(crate) fn found(&self) -> Option<&Record> {
+        self.found.as_ref()
+    }
+
+    /// Takes the lock out for its last use; nothing is given back then by dropping.
+    pub(crate) async fn let_go(&mut self) -> Option<Held> {
+        let grip = self.grip.take()?;
+        let held = match grip {
+            Grip::Row(token) => Held::Row(token),
+            Grip::Line => Held::Line,
+            // Not before an exchange of the watch has ended: cut off, it would cost the connection.
+            Grip::Connection(slot) => match slot.lock().await.take() {
+                Some(conn) => Held::Connection(conn),
+                None => Held::Lost,
+            },
+        };
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+        Some(held)
+    }
+
+    /// Renews a lease, and tries a connection, so that a lock that is lost is known to be.
+    fn keep_watch(&self) -> Option<AbortHandle> {
+        let (shared, key, head) = (Arc::clone(&self.shared), self.key.clone(), Arc::clone(&self.head));
+        let period = shared.lease / 3;
+        let lost = move || drop(head.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let task = match self.grip.as_ref()? {
+            Grip::Line => return None,
+            Grip::Row(token) => {
+                let token = *token;
+                self.shared.handle.spawn(async move {
+                    loop {
+                        sleep(period).await;
+                        match renew(&shared, &key, token).await {
+                            Ok(true) => {}
+                            Ok(false) => return lost(),
+                            Err(failure) => {
+                                let error = failure.of_read();
+                                tracing::warn!(session = %key.tag(), %error, "the lock on a session could not be renewed");
+                            }
+                        }
+                    }
+                })
+            }
+            Grip::Connection(slot) => {
+                let slot = Arc::downgrade(slot);
+                self.shared.handle.spawn(async move {
+                    loop {
+                        sleep(period).await;
+                        let Some(slot) = slot.upgrade() else { return };
+                        let mut conn = slot.lock().await;
+                        let Some(held) = conn.as_mut() else { return };
+                        if !matches!(timeout(UPKEEP, held.ping()).await, Ok(Ok(()))) {
+                            tracing::warn!(session = %key.tag(), "the connection that held the lock on a session broke");
+                            conn.take();
+                            return lost();
+                        }
+                    }
+                })
+            }
+        };
+        Some(task.abort_handle())
+    }
+}
+
+async fn renew(shared: &Shared, key: &Key, token: i64) -> Result<bool, Failure> {
+    let Way::Native(native) = &shared.way else { return Ok(false) };
+    let deadline = Deadline::new(UPKEEP, Duration::ZERO);
+    let mut conn = shared.main.get(&deadline).await?;
+    crate::pool::within(&deadline, native.renew(&mut conn, key.record(), token)).await
+}
+
+/// What was held, in the hands of who makes the last use of it.
+pub(crate) enum Held {
+    Row(i64),
+    Line,
+    Connection(Conn),
+    Lost,
+}
+
+/// Frees a lock, and leaves the record as it is.
+pub(crate) async fn give_back(shared: &Shared, key: &Key, held: Held) {
+    match (held, &shared.way) {
+        (Held::Row(token), Way::Native(native)) => {
+            let deadline = Deadline::new(UPKEEP, Duration::ZERO);
+            let released = async {
+                let mut conn = shared.main.get(&deadline).await?;
+                crate::pool::within(&deadline, native.release(&mut conn, key.record(), token)).await
+            };
+            if let Err(failure) = released.await {
+                let error = failure.of_read();
+                tracing::warn!(session = %key.tag(), %error, "the lock on a session is free only when it has run out");
+            }
+        }
+        (Held::Connection(mut conn), Way::Symfony(symfony)) => symfony.give_back(&mut conn, key, false).await,
+        _ => {}
+    }
+}
+
+impl Lease for SqlLease {
+    fn release(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let handle = self.shared.handle.clone();
+            let released = handle.spawn(async move {
+                if let Some(held) = self.let_go().await {
+                    give_back(&self.shared, &self.key, held).await;
+                }
+            });
+            let _ = released.await;
+        })
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl fmt::Debug for SqlLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqlLease({})", self.key.tag())
+    }
+}
+
+impl Drop for SqlLease {
+    fn drop(&mut self) {
+        let Some(grip) = self.grip.take() else { return };
+        let mut rest = SqlLease {
+            shared: Arc::clone(&self.shared),
+            key: self.key.clone(),
+            grip: None,
+            found: None,
+            head: Arc::clone(&self.head),
+            watch: self.watch.take(),
+        };
+        // The next in line comes forward when the lock is free, and not before.
+        self.shared.handle.spawn(async move {
+            rest.grip = Some(grip);
+            if let Some(held) = rest.let_go().await {
+                give_back(&rest.shared, &rest.key, held).await;
+            }
+        });
+    }
+}
+
+/// Tells a task that nobody waits for it any more.
+pub(crate) struct Gone(oneshot::Receiver<()>);
+
+impl Gone {
+    /// What the caller keeps, and what the task gets.
+    pub(crate) fn pair() -> (oneshot::Sender<()>, Gone) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Gone(receiver))
+    }
+}
+
+/// How long a statement may wait in the server for a lock, and that there is somebody to wait for.
+pub(crate) struct Patience<'a> {
+    until: Instant,
+    dialect: Dialect,
+    pool: &'a Pool,
+    gone: Gone,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(deadline: &Deadline, dialect: Dialect, pool: &'a Pool, gone: Gone) -> Patience<'a> {
+        Patience { until: deadline.wait_until(), dialect, pool, gone }
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// For PostgreSQL's `lock_timeout`, where 0 would be for ever.
+    pub(crate) fn millis(&self) -> String {
+        self.left().as_millis().clamp(1, 86_400_000).to_string()
+    }
+
+    /// For MySQL, which counts in seconds.
+    pub(crate) fn seconds(&self) -> i64 {
+        i64::try_from(self.left().as_millis().div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
+    }
+
+    /// Awaits an exchange that waits for a lock. The time does not count as talking; but a server that is not there any
+    /// more is found out in time.
+    pub(crate) async fn wait<T>(
+        &mut self,
+        deadline: &Deadline,
+        exchange: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let io_left = deadline.io_left();
+        if io_left.is_zero() {
+            return Err(Failure::NotSent(Error::unavailable("no time is left to ask the store")));
+        }
+        let pause = HEARTBEAT.min(io_left / 2);
+        // PostgreSQL keeps to the limit itself. MySQL is cut off, which its transaction or lock does not outlive.
+        let end = self.until + if self.dialect == Dialect::Postgres { io_left } else { COARSE.min(io_left) };
+        let end = end.max(Instant::now() + io_left);
+        let mut exchange = pin!(exchange);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut exchange => return answer,
+                _ = &mut self.gone.0 => {
+                    return Err(Failure::NotSent(Error::unavailable("nobody waits for this any more")));
+                }
+                () = sleep_until(end) => {
+                    return Err(match self.dialect {
+                        Dialect::Postgres => Failure::Lost(Error::unavailable("the store did not answer in time")),
+                        Dialect::MySql => Failure::Refused(Refusal::Held, "cut off".to_owned()),
+                    });
+                }
+                () = sleep(pause) => {}
+            }
+            tokio::select! {
+                biased;
+                answer = &mut exchange => return answer,
+                alive = self.pool.is_alive(io_left.saturating_sub(pause)) => if !alive {
+                    return Err(Failure::Lost(Error::unavailable("the store did not answer in time")));
+                }
+            }
+        }
+    }
+}
