@@ -22,6 +22,7 @@ pub mod normal;
 pub mod php;
 pub mod play;
 pub mod process;
+pub mod proxy;
 pub mod scenario;
 pub mod servers;
 pub mod store;
