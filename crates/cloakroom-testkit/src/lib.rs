@@ -18,6 +18,7 @@ pub mod faulty;
 pub mod golden;
 pub mod http;
 pub mod latin1;
+pub mod network;
 pub mod normal;
 pub mod php;
 pub mod play;
