@@ -155,25 +155,28 @@ pub async fn increments_under_the_lock_through_resets_are_applied_once<N: Networ
 /// How much is done, and how often something breaks.
 struct Plan {
     tasks: usize,
-    increments: usize,
-    /// The first pause; each is longer than the one before, so that also a slow store comes to the end.
+    breaks: usize,
+    /// The first pause between breaks; each is longer than the one before, so that also a slow store gets on.
     pause: Duration,
 }
 
-const BY_VERSION: Plan = Plan { tasks: 8, increments: 12, pause: Duration::from_millis(20) };
+const BY_VERSION: Plan = Plan { tasks: 8, breaks: 60, pause: Duration::from_millis(20) };
 /// A lock that was taken and not heard of costs its whole life.
-const UNDER_THE_LOCK: Plan = Plan { tasks: 4, increments: 8, pause: Duration::from_millis(100) };
+const UNDER_THE_LOCK: Plan = Plan { tasks: 4, breaks: 16, pause: Duration::from_millis(100) };
 
-async fn through_resets<N: Networked, F>(net: &N, plan: Plan, increment: impl Fn(Shared, Key, Arc<Tally>) -> F)
-where
+async fn through_resets<N: Networked, F>(
+    net: &N,
+    plan: Plan,
+    increment: impl Fn(Shared, Key, Arc<Tally>) -> F + Clone + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (tally, key, over) = (Arc::new(Tally::default()), net.key("count"), AtomicBool::new(false));
+    let (tally, key, over) = (Arc::new(Tally::default()), net.key("count"), Arc::new(AtomicBool::new(false)));
     let created = net.trusted().commit(&key, Expect::Absent, write("0"), &patient()).await;
     assert!(matches!(created, Ok(Outcome::Done(_))), "{created:?}");
     let breaking = async {
         let (mut step, mut pause) = (0_usize, plan.pause);
-        while !over.load(Ordering::SeqCst) {
+        while step < plan.breaks {
             // Now all connections, now the one that carries the next byte but so many, now in a reply.
             match step % 4 {
                 0 => net.proxy().reset(),
@@ -184,23 +187,17 @@ where
             pause += Duration::from_millis(2);
             sleep(pause).await;
         }
-    };
-    let work = async {
-        let mut calls = Vec::new();
-        for _ in 0..plan.tasks {
-            let mut increments = Vec::new();
-            for _ in 0..plan.increments {
-                increments.push(increment(net.store(), key.clone(), Arc::clone(&tally)));
-            }
-            calls.push(async move {
-                for increment in increments {
-                    increment.await;
-                }
-            });
-        }
-        all(calls).await;
         over.store(true, Ordering::SeqCst);
     };
+    let work = all((0..plan.tasks).map(|_| {
+        let (store, key, tally, over) = (net.store(), key.clone(), Arc::clone(&tally), Arc::clone(&over));
+        let increment = increment.clone();
+        async move {
+            while !over.load(Ordering::SeqCst) {
+                increment(Arc::clone(&store), key.clone(), Arc::clone(&tally)).await;
+            }
+        }
+    }));
     tokio::join!(breaking, work);
     net.proxy().heal();
     ready(net).await;
@@ -214,5 +211,5 @@ where
         count <= done + doubtful,
         "{count} counted, {done} acknowledged and {doubtful} in doubt: some were applied twice"
     );
-    assert_eq!(done + doubtful, plan.tasks * plan.increments);
+    assert!(done > 0 && doubtful < done, "{done} acknowledged, {doubtful} in doubt: the network was hardly there");
 }
