@@ -37,8 +37,11 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Clone, Default)]
 pub struct Lines {
-    lines: Arc<Mutex<HashMap<Arc<[u8]>, Arc<Semaphore>>>>,
+    lines: Arc<Mutex<ByKey>>,
 }
+
+/// A line is a semaphore with one permit, which is first come, first served by itself.
+type ByKey = HashMap<Arc<[u8]>, Arc<Semaphore>>;
 
 /// The place at the head of a line. Dropping it lets the next come forward.
 pub struct Head {
@@ -85,7 +88,7 @@ impl Lines {
         Place { lines: self.clone(), key, line: Some(line) }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Arc<[u8]>, Arc<Semaphore>>> {
+    fn open(&self) -> MutexGuard<'_, ByKey> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -353,6 +353,9 @@ pub struct Capabilities {
     pub persistent: bool,
     /// Several processes see the same records and honour each other's locks.
     pub shared: bool,
+    /// The layout has one lock for all records: who holds one of them holds up all other locks and commits. `load` still
+    /// waits for nobody.
+    pub one_lock: bool,
     /// The largest payload in bytes, where there is a fixed limit.
     pub max_payload: Option<u64>,
     /// The store cannot check its lock and a version in one step, so that a commit on a version takes the lock in a

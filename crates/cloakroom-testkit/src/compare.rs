@@ -126,7 +126,7 @@ fn compare_answers(ops: &[Value], a: &Answer, b: &Answer, push: &mut impl FnMut(
         let names: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
         for name in names {
             let (x, y) = (x.get(name), y.get(name));
-            if x != y {
+            if !matches!((x, y), (Some(x), Some(y)) if x.is_like(y)) {
                 let text = |entry| serde_json::to_string(&entry).unwrap_or_default();
                 push(format!("store {name}"), text(x), text(y));
             }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod faulty;
 pub mod golden;
 pub mod http;
+pub mod keys;
 pub mod latin1;
 pub mod network;
 pub mod normal;

@@ -14,17 +14,27 @@ pub struct Names {
     root: String,
     known: String,
     ids: Vec<String>,
+    /// A server's address, and what stands for it.
+    place: Option<(&'static str, String)>,
 }
 
 impl Names {
     /// Names for a run in the directory `root`; `known` is the scenario's text.
     pub fn new(root: String, known: String) -> Self {
-        Self { root, known, ids: Vec::new() }
+        Self { root, known, ids: Vec::new(), place: None }
+    }
+
+    /// A further placeholder, and what it stands for.
+    pub fn place(&mut self, place: (&'static str, String)) {
+        self.place = Some(place);
     }
 
     /// Fills in the placeholders of a scenario's text.
     pub fn fill(&self, text: &str) -> String {
         let mut text = text.replace("{save_path}", "{root}/sessions").replace("{root}", &self.root);
+        if let Some((placeholder, address)) = &self.place {
+            text = text.replace(placeholder, address);
+        }
         for (n, id) in self.ids.iter().enumerate() {
             text = text.replace(&format!("{{id{}}}", n + 1), id);
         }
@@ -81,9 +91,13 @@ impl Names {
             }
         }
         for name in answer.store.iter().flat_map(|store| store.keys()) {
-            if let Some((_, id)) = name.rsplit_once("sess_") {
-                self.meet(id);
-            }
+            let id = match name.rsplit_once("sess_") {
+                Some((_, id)) => id,
+                None if self.place.is_none() => continue,
+                // Keys end with the id, or with the id and what makes it the key of a lock.
+                None => name.trim_end_matches("_LOCK").rsplit([':', '.', '_']).next().unwrap_or_default(),
+            };
+            self.meet(id);
         }
     }
 
@@ -96,6 +110,9 @@ impl Names {
 
     fn rename(&self, text: &str, encoded: bool) -> String {
         let mut text = text.replace(&format!("{}/sessions", self.root), "{save_path}").replace(&self.root, "{root}");
+        if let Some((placeholder, address)) = &self.place {
+            text = text.replace(address, placeholder);
+        }
         for (n, id) in self.ids.iter().enumerate() {
             let form = format!("<id{} {}x{}>", n + 1, id.len(), bits(id).unwrap_or(0));
             text =

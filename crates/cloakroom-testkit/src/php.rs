@@ -109,7 +109,7 @@ impl Judge {
     /// The address that answers this scenario, starting PHP if it is the first of its kind.
     pub fn addr(&self, scenario: &Scenario) -> Result<SocketAddr> {
         let mut servers = self.servers.lock().map_err(|_| Failure::new("another test panicked while starting PHP"))?;
-        let settings: Vec<String> = self.settings.iter().chain(&scenario.php_ini).cloned().collect();
+        let settings: Vec<String> = self.settings.iter().cloned().chain(scenario.php_settings()).collect();
         if let Some(server) = servers.get(&settings) {
             return Ok(server.addr());
         }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Doing, Failure, Result};
 use crate::http::{self, Ask, Reply};
+use crate::keys::{Keys, Place};
 use crate::latin1;
 use crate::normal::Names;
 use crate::scenario::{Cookie, Kind, Planted, Request, Scenario};
@@ -56,12 +57,15 @@ pub fn play(scenario: &Scenario, target: SocketAddr) -> Result<Transcript> {
     let root = tempfile::Builder::new().prefix("cloakroom-scenario-").tempdir().doing(doing)?;
     let save_path = root.path().join(store::SAVE_PATH);
     std::fs::create_dir(&save_path).doing(doing)?;
-    let mut run = Run {
-        target,
-        names: Names::new(root.path().to_string_lossy().into_owned(), known_text(scenario)),
-        jar: Vec::new(),
-        answers: Vec::new(),
+    let keys = match scenario.store {
+        Place::Files => None,
+        place => Some(Keys::open(place).doing(doing)?),
     };
+    let mut names = Names::new(root.path().to_string_lossy().into_owned(), known_text(scenario));
+    if let Some(keys) = &keys {
+        names.place(keys.placeholder());
+    }
+    let mut run = Run { target, store: scenario.store, keys, names, jar: Vec::new(), answers: Vec::new() };
     run.plant(&save_path, &scenario.files).doing(doing)?;
     for request in &scenario.requests {
         run.plant(&save_path, &request.before).doing(doing)?;
@@ -73,6 +77,9 @@ pub fn play(scenario: &Scenario, target: SocketAddr) -> Result<Transcript> {
 
 struct Run {
     target: SocketAddr,
+    store: Place,
+    /// Where the sessions are, unless in files.
+    keys: Option<Keys>,
     names: Names,
     jar: Vec<(String, String)>,
     answers: Vec<Answer>,
@@ -95,7 +102,10 @@ impl Run {
                 target: planted.target.as_deref().map(|target| self.names.fill(target)),
                 ..planted.clone()
             };
-            store::plant(save_path, &filled)?;
+            match &self.keys {
+                Some(keys) => keys.plant(&filled)?,
+                None => store::plant(save_path, &filled)?,
+            }
         }
         Ok(())
     }
@@ -111,7 +121,10 @@ impl Run {
                 .map(|one| one.join().unwrap_or_else(|_| Err(Failure::new("the client panicked"))))
                 .collect()
         });
-        let mut store = Some(store::list(root)?);
+        let mut store = Some(match &self.keys {
+            Some(keys) => keys.list()?,
+            None => store::list(root)?,
+        });
         for (n, (one, reply)) in ready.iter().zip(replies).enumerate() {
             let reply = reply?;
             self.keep_cookies(&reply);
@@ -137,7 +150,13 @@ impl Run {
         headers.extend(cookies.into_iter().filter(|text| !text.is_empty()).map(|text| ("Cookie".to_owned(), text)));
         headers.extend(request.headers.iter().map(|(name, value)| (name.clone(), self.names.fill(value))));
         let mut ini = Map::new();
-        ini.insert("session.save_path".into(), json!("{save_path}"));
+        match (&self.keys, self.store) {
+            (Some(keys), place) => {
+                ini.insert("session.save_handler".into(), json!(place.name()));
+                ini.insert("session.save_path".into(), json!(keys.placeholder().0));
+            }
+            (None, _) => _ = ini.insert("session.save_path".into(), json!("{save_path}")),
+        }
         ini.insert("session.gc_probability".into(), json!("0"));
         ini.extend(request.ini.clone());
         let ini = self.names.fill_value(&Value::Object(ini));

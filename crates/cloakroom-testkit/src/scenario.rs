@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Doing, Failure, Result};
+use crate::keys::Place;
 use crate::store::Entry;
 
 /// One story: what is on disk before, what is asked, and what it shows.
@@ -25,10 +26,13 @@ pub struct Scenario {
     /// php.ini settings (`name=value`) that PHP must be started with; a cloakroom server never sees them.
     #[serde(default)]
     pub php_ini: Vec<String>,
+    /// Where the sessions are kept; elsewhere than in files the requests' settings say so by themselves.
+    #[serde(default)]
+    pub store: Place,
     /// Who must run both servers, where permissions or owners make a difference.
     #[serde(default)]
     pub runs_as: Option<RunsAs>,
-    /// What lies in the save path before the first request.
+    /// What lies in the save path, or under which keys, before the first request.
     #[serde(default)]
     pub files: Vec<Planted>,
     /// One after the other.
@@ -52,10 +56,25 @@ pub enum RunsAs {
 }
 
 impl Scenario {
+    /// The settings by which PHP loads what this scenario needs, before its own.
+    pub fn php_settings(&self) -> Vec<String> {
+        let extensions = self.store.extensions().iter().map(|name| format!("extension={name}"));
+        extensions.chain(self.php_ini.iter().cloned()).collect()
+    }
+
+    /// What `CLOAKROOM_SKIP` may name so that this scenario is left out.
+    pub fn needs(&self) -> Vec<String> {
+        match self.store {
+            Place::Files => Vec::new(),
+            store => vec![store.name().to_owned(), format!("php-{}", store.name())],
+        }
+    }
+
     /// Whether whoever runs this can play it.
     pub fn playable(&self) -> bool {
         let root = rustix::process::geteuid().is_root();
-        self.runs_as.is_none_or(|who| root == (who == RunsAs::Root))
+        !self.needs().iter().any(|need| crate::php::skip(need))
+            && self.runs_as.is_none_or(|who| root == (who == RunsAs::Root))
     }
 }
 
@@ -74,6 +93,9 @@ pub struct Planted {
     /// Permissions in octal; without it 600 for files and 700 for directories.
     #[serde(default)]
     pub mode: Option<String>,
+    /// For how many seconds a record in Redis or Memcached lives; 0 or nothing: for ever.
+    #[serde(default)]
+    pub ttl: Option<i64>,
     /// How many seconds ago it was last written.
     #[serde(default)]
     pub age: Option<u64>,
@@ -157,7 +179,8 @@ pub struct Request {
     /// Further headers.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The settings of this request, beside `session.save_path` and `session.gc_probability=0`, which it may change.
+    /// The settings of this request, beside `session.save_handler` and `save_path` and `session.gc_probability=0`,
+    /// which it may change.
     #[serde(default)]
     pub ini: Map<String, Value>,
     /// The ops, as the probe takes them.

@@ -36,6 +36,25 @@ pub struct Entry {
     /// Last written (or touched) before this scenario began.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stale: bool,
+    /// For how many seconds a record in Redis or Memcached lives; -1 for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<i64>,
+}
+
+impl Entry {
+    /// A record with its remaining life.
+    pub fn record(bytes: &[u8], ttl: i64) -> Entry {
+        Entry { bytes: Some(text(bytes)), kind: Kind::File, mode: String::new(), stale: false, ttl: Some(ttl) }
+    }
+
+    /// Whether both are the same but for the seconds that the tests themselves take.
+    pub fn is_like(&self, other: &Entry) -> bool {
+        let lives_alike = match (self.ttl, other.ttl) {
+            (Some(one), Some(other)) if one >= 0 && other >= 0 => one.abs_diff(other) <= 2,
+            (one, other) => one == other,
+        };
+        lives_alike && Entry { ttl: None, ..self.clone() } == Entry { ttl: None, ..other.clone() }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -123,14 +142,13 @@ fn add(path: &Path, name: String, entries: &mut BTreeMap<String, Entry>) -> Resu
     let entry = if meta.is_symlink() {
         let target = fs::read_link(path).doing(|| format!("reading {name}"))?;
         let bytes = Some(latin1::text(target.as_os_str().as_encoded_bytes()));
-        Entry { bytes, kind: Kind::Symlink, mode: String::new(), stale: false }
+        Entry { bytes, kind: Kind::Symlink, mode: String::new(), stale: false, ttl: None }
     } else if meta.is_dir() {
         walk(path, &format!("{name}/"), entries)?;
-        Entry { bytes: None, kind: Kind::Directory, mode, stale: false }
+        Entry { bytes: None, kind: Kind::Directory, mode, stale: false, ttl: None }
     } else {
         let bytes = read_anyway(path, &meta.permissions()).doing(|| format!("reading {name}"))?;
-        let text = if bytes.len() > LONGEST { summary(&bytes) } else { latin1::text(&bytes) };
-        Entry { bytes: Some(text), kind: Kind::File, mode, stale }
+        Entry { bytes: Some(text(&bytes)), kind: Kind::File, mode, stale, ttl: None }
     };
     entries.insert(name, entry);
     Ok(())
@@ -152,6 +170,10 @@ fn read_anyway(path: &Path, permissions: &Permissions) -> std::io::Result<Vec<u8
 fn read_dir(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     let doing = || format!("listing {}", folder.display());
     fs::read_dir(folder).doing(doing)?.collect::<std::io::Result<_>>().doing(doing)
+}
+
+fn text(bytes: &[u8]) -> String {
+    if bytes.len() > LONGEST { summary(bytes) } else { latin1::text(bytes) }
 }
 
 /// Length and FNV-1a hash of what is too long to read.

@@ -1,6 +1,6 @@
 //! What an application holds: [`Cloakroom`], and how it is built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,8 @@ struct Stores {
     open: tokio::sync::Mutex<HashMap<Place, Arc<dyn DynStore>>>,
 }
 
-/// `save_handler`, `save_path` and `gc_maxlifetime`.
-type Place = (String, String, i64);
+/// `save_handler`, `save_path` and `gc_maxlifetime`, and the handlers' own settings.
+type Place = (String, String, i64, BTreeMap<String, String>);
 
 impl Cloakroom {
     /// Sessions in the store that `url` names, under [`Settings::php`].
@@ -39,6 +39,12 @@ impl Cloakroom {
     /// |---|---|
     /// | `files:///var/lib/php/sessions` | PHP's session files; `?depth=N`, `mode=0600`, `io=auto\|inline\|pool`, `durability=none\|data` |
     /// | `memory:` | this process; `?max_bytes=N` |
+    /// | `redis://host:6379`, `rediss://…`, `redis+unix:///path`, `redis+cluster://a,b,c`, `redis+sentinel://a,b/service` | Redis and Valkey, as php-redis keeps them (feature `redis`) |
+    /// | `memcached://a,b` | Memcached, as php-memcached keeps them (feature `memcached`) |
+    /// | `sqlite://sessions.db` | an SQLite database (feature `sqlite`) |
+    /// | `postgres://…`, `mysql://…`, `mariadb://…` | a table of our own, or Symfony's with `?layout=symfony` (feature `sql`) |
+    ///
+    /// Each store's README lists all its options.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -73,7 +79,9 @@ impl Cloakroom {
 
     /// The engine with the settings of one request.
     pub(crate) async fn reconfigured(&self, settings: &Settings) -> Result<Engine> {
-        let key = |s: &Settings| -> Place { (s.save_handler.clone(), s.save_path.clone(), s.gc_maxlifetime) };
+        let key = |s: &Settings| -> Place {
+            (s.save_handler.clone(), s.save_path.clone(), s.gc_maxlifetime, s.other.clone())
+        };
         let wanted = key(settings);
         let store = if !self.stores.by_settings || wanted == key(self.settings()) {
             Arc::clone(self.engine.store())

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cloakroom_core::store::BoxFuture;
 use cloakroom_core::{DynStore, Error, Result, Settings};
 
 /// From where a [`Builder`](crate::Builder) takes its store.
@@ -24,89 +25,193 @@ impl fmt::Debug for Source {
     }
 }
 
-pub(crate) async fn open(source: Source, settings: &Settings) -> Result<Arc<dyn DynStore>> {
-    match source {
-        Source::Settings => by_handler(settings),
-        Source::Url(url) => by_url(&url, settings),
-        Source::Store(store) => Ok(store),
-    }
+/// Boxed, so that no user's future carries the types of every client along.
+pub(crate) fn open(source: Source, settings: &Settings) -> BoxFuture<'_, Opened> {
+    Box::pin(async move {
+        match source {
+            Source::Settings => by_handler(settings).await,
+            Source::Url(url) => by_url(&url, settings).await,
+            Source::Store(store) => Ok(store),
+        }
+    })
 }
 
-fn by_url(url: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
+async fn by_url(url: &str, settings: &Settings) -> Opened {
     let (scheme, rest) = url.split_once(':').ok_or_else(|| {
         Error::config("a store's URL looks like files:///var/lib/php/sessions or memory:, with a scheme in front")
     })?;
-    match scheme.to_ascii_lowercase().as_str() {
-        "files" => files_by_url(rest, settings),
-        "memory" => memory(rest, settings),
-        scheme => match planned(scheme) {
-            Some(store) => Err(Error::config(format!("{store} is not part of this version of cloakroom"))),
-            None => Err(Error::config(format!("no store has URLs that begin with {scheme}:"))),
-        },
+    let scheme = scheme.to_ascii_lowercase();
+    let url = &format!("{scheme}:{rest}");
+    match scheme.as_str() {
+        "files" => files::by_url(url, settings).await,
+        "memory" => memory::by_url(url, settings).await,
+        "memcached" => memcached::by_url(url, settings).await,
+        "redis" | "rediss" | "redis+unix" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => redis::by_url(url, settings).await,
+        "postgres" | "postgresql" | "mysql" | "mariadb" => sql::by_url(url, settings).await,
+        "sqlite" => sqlite::by_url(url, settings).await,
+        scheme => Err(Error::config(format!("no store has URLs that begin with {scheme}:"))),
     }
 }
 
-fn by_handler(settings: &Settings) -> Result<Arc<dyn DynStore>> {
+async fn by_handler(settings: &Settings) -> Opened {
     match settings.save_handler.as_str() {
-        "files" => files_by_path(settings),
-        handler => {
-            Err(Error::config(format!("session.save_handler = {handler} is not part of this version of cloakroom")))
-        }
+        "files" => files::by_settings(settings).await,
+        "memcached" => memcached::by_settings(settings).await,
+        "redis" | "rediscluster" => redis::by_settings(settings).await,
+        handler => Err(Error::config(format!("session.save_handler = {handler} is no handler of cloakroom's"))),
     }
 }
 
 /// PHP allows 0 and less, with which it removes what is older than this very second.
-#[cfg(any(feature = "files", feature = "memory"))]
+#[cfg(any(feature = "files", feature = "memory", feature = "memcached"))]
 fn lifetime(settings: &Settings) -> std::time::Duration {
     settings.lifetime().max(std::time::Duration::from_secs(1))
 }
 
-/// Stores that have a URL reserved.
-fn planned(scheme: &str) -> Option<&'static str> {
-    Some(match scheme {
-        "redis" | "rediss" | "redis+unix" | "redis+cluster" | "redis+sentinel" => "a Redis store",
-        "memcached" => "a Memcached store",
-        "sqlite" => "an SQLite store",
-        "postgres" | "postgresql" => "a PostgreSQL store",
-        "mysql" | "mariadb" => "a MySQL store",
-        _ => return None,
-    })
+type Opened = Result<Arc<dyn DynStore>>;
+
+/// Stands for a store whose feature is off.
+#[cfg(not(all(
+    feature = "files",
+    feature = "memory",
+    feature = "memcached",
+    feature = "redis",
+    feature = "sql",
+    feature = "sqlite"
+)))]
+macro_rules! left_out {
+    ($store:ident, $feature:literal $(, $by_settings:ident)?) => {
+        mod $store {
+            use cloakroom_core::{Error, Settings};
+
+            const NEEDED: &str = concat!("this store needs the feature `", $feature, "` of the crate cloakroom");
+            pub(super) async fn by_url(_: &str, _: &Settings) -> super::Opened {
+                Err(Error::config(NEEDED))
+            }
+
+            $(
+                pub(super) async fn $by_settings(_: &Settings) -> super::Opened {
+                    Err(Error::config(NEEDED))
+                }
+            )?
+        }
+    };
 }
 
 #[cfg(feature = "files")]
-fn files_by_url(rest: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
-    use cloakroom_store_files::{FilesConfig, FilesStore};
-    let config = FilesConfig::from_url(&format!("files:{rest}"))?.lifetime(lifetime(settings));
-    Ok(Arc::new(FilesStore::open(config)?))
-}
+mod files {
+    use std::sync::Arc;
 
-#[cfg(feature = "files")]
-fn files_by_path(settings: &Settings) -> Result<Arc<dyn DynStore>> {
+    use cloakroom_core::{Error, Settings};
     use cloakroom_store_files::{FilesConfig, FilesStore};
-    let config = FilesConfig::from_save_path(&settings.save_path)
-        .map_err(|error| Error::config(error.php_message()).with_source(error))?;
-    let config = config.lifetime(lifetime(settings));
-    Ok(Arc::new(FilesStore::open(config)?))
+
+    use super::{Opened, lifetime};
+    #[expect(clippy::unused_async, reason = "others have to talk to a server")]
+    pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
+        Ok(Arc::new(FilesStore::open(FilesConfig::from_url(url)?.lifetime(lifetime(settings)))?))
+    }
+    #[expect(clippy::unused_async, reason = "others have to talk to a server")]
+    pub(super) async fn by_settings(settings: &Settings) -> Opened {
+        let config = FilesConfig::from_save_path(&settings.save_path)
+            .map_err(|error| Error::config(error.php_message()).with_source(error))?;
+        Ok(Arc::new(FilesStore::open(config.lifetime(lifetime(settings)))?))
+    }
 }
 
 #[cfg(not(feature = "files"))]
-fn files_by_url(_: &str, _: &Settings) -> Result<Arc<dyn DynStore>> {
-    Err(Error::config("sessions in files need the feature `files` of the crate cloakroom"))
-}
-
-#[cfg(not(feature = "files"))]
-fn files_by_path(_: &Settings) -> Result<Arc<dyn DynStore>> {
-    Err(Error::config("session.save_handler = files needs the feature `files` of the crate cloakroom"))
-}
+left_out!(files, "files", by_settings);
 
 #[cfg(feature = "memory")]
-fn memory(rest: &str, settings: &Settings) -> Result<Arc<dyn DynStore>> {
+mod memory {
+    use std::sync::Arc;
+
+    use cloakroom_core::Settings;
     use cloakroom_store_memory::{MemoryConfig, MemoryStore};
-    let config = MemoryConfig::from_url(&format!("memory:{rest}"))?.lifetime(lifetime(settings));
-    Ok(Arc::new(MemoryStore::new(config)))
+
+    use super::{Opened, lifetime};
+    #[expect(clippy::unused_async, reason = "others have to talk to a server")]
+    pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
+        Ok(Arc::new(MemoryStore::new(MemoryConfig::from_url(url)?.lifetime(lifetime(settings)))))
+    }
 }
 
 #[cfg(not(feature = "memory"))]
-fn memory(_: &str, _: &Settings) -> Result<Arc<dyn DynStore>> {
-    Err(Error::config("sessions in memory need the feature `memory` of the crate cloakroom"))
+left_out!(memory, "memory");
+
+#[cfg(feature = "memcached")]
+mod memcached {
+    use std::sync::Arc;
+
+    use cloakroom_core::Settings;
+    use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
+
+    use super::{Opened, lifetime};
+
+    pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
+        let config = MemcachedConfig::from_url(url)?.lifetime(lifetime(settings));
+        Ok(Arc::new(MemcachedStore::open(config).await?))
+    }
+
+    pub(super) async fn by_settings(settings: &Settings) -> Opened {
+        Ok(Arc::new(MemcachedStore::open(MemcachedConfig::from_settings(settings)?).await?))
+    }
 }
+
+#[cfg(not(feature = "memcached"))]
+left_out!(memcached, "memcached", by_settings);
+
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::Arc;
+
+    use cloakroom_core::Settings;
+    use cloakroom_store_redis::{RedisConfig, RedisStore};
+
+    use super::Opened;
+
+    pub(super) async fn by_url(url: &str, _: &Settings) -> Opened {
+        Ok(Arc::new(RedisStore::open(RedisConfig::from_url(url)?).await?))
+    }
+
+    pub(super) async fn by_settings(settings: &Settings) -> Opened {
+        Ok(Arc::new(RedisStore::open(RedisConfig::from_settings(settings)?).await?))
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+left_out!(redis, "redis", by_settings);
+
+#[cfg(feature = "sql")]
+mod sql {
+    use std::sync::Arc;
+
+    use cloakroom_core::Settings;
+    use cloakroom_store_sql::{SqlConfig, SqlStore};
+
+    use super::Opened;
+
+    pub(super) async fn by_url(url: &str, _: &Settings) -> Opened {
+        Ok(Arc::new(SqlStore::open(SqlConfig::from_url(url)?).await?))
+    }
+}
+
+#[cfg(not(feature = "sql"))]
+left_out!(sql, "sql");
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::sync::Arc;
+
+    use cloakroom_core::Settings;
+    use cloakroom_store_sqlite::{SqliteConfig, SqliteStore};
+
+    use super::Opened;
+
+    pub(super) async fn by_url(url: &str, _: &Settings) -> Opened {
+        Ok(Arc::new(SqliteStore::open(SqliteConfig::from_url(url)?).await?))
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+left_out!(sqlite, "sqlite");

@@ -163,7 +163,7 @@ async fn under_lock(
         let (checked, reply) = tokio::join!(checked, store.servers[place.data].write(flight, deadline));
         (reply.map_err(not_done)?, 0, checked.is_ok_and(|checked| is(&checked, 0, Some(lock))))
     };
-    if give_back || !ours {
+    if give_back {
         lease.end(&mut state);
     }
     let answer = reply.answers.into_iter().nth(at).ok_or_else(refused)?;

@@ -1,14 +1,8 @@
-//! cloakroom sessions in Memcached, as php-memcached keeps them: its keys, its locks, its lives, and its choice of a
-//! server where there are several. A PHP application beside it uses the same sessions at the same time, and neither loses
-//! an update of the other.
+#![doc = include_str!("../README.md")]
 //!
-//! ```no_run
-//! # async fn open() -> cloakroom_core::Result<()> {
-//! use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
-//!
-//! let store = MemcachedStore::open(MemcachedConfig::from_url("memcached://10.0.0.1,10.0.0.2")?).await?;
-//! # Ok(()) }
-//! ```
+//! The files of this crate: `layout.rs` and `ring.rs` are PHP's contract, `config.rs` the settings, `store.rs` the store;
+//! `wait.rs` takes locks, `lock.rs` keeps them and gives them back, `commit.rs` carries out what is to be done under them;
+//! `sweep.rs` has what was set aside; `pool.rs` and `wire.rs` talk to the servers.
 
 mod commit;
 mod config;

@@ -154,12 +154,20 @@ impl MemcachedLease {
         Some(held.runtime.clone().spawn(held.free(release)))
     }
 
-    /// The lock was given back together with what was written, or is lost.
+    /// The lock was given back together with what was written, if it was still ours.
     pub(crate) fn end(&mut self, state: &mut State) {
         state.end();
         if let Some(held) = self.held.take() {
             held.end_renewal();
         }
+    }
+
+    /// The error of who asked for the lock. Where the question was not even sent, there is nothing to give back.
+    pub(crate) async fn not_asked_for(self, failure: Failure) -> Error {
+        if !failure.sent {
+            self.settle().await;
+        }
+        failure.of_read()
     }
 
     /// The server has told that somebody else has the lock: what is left is the place in line.

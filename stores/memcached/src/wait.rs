@@ -144,7 +144,10 @@ async fn take(
         Some(if together { flight.get(&place.names.data, "v c t") } else { flight })
     };
     let asked = Instant::now();
-    let reply = store.servers[place.lock].write(flight, deadline).await.map_err(Failure::of_read)?;
+    let reply = match store.servers[place.lock].write(flight, deadline).await {
+        Ok(reply) => reply,
+        Err(failure) => return Err(lease.not_asked_for(failure).await),
+    };
     if !lease.taken(&reply, asked).await? {
         return Ok(lease.settle().await.map_or(Attempt::NotMet, Attempt::Busy));
     }
@@ -168,13 +171,18 @@ async fn claim(store: &Inner, mut lease: MemcachedLease, deadline: &Deadline) ->
     let asked = Instant::now();
     let (locked, made, at) = if place.is_one() {
         let both = |facts: &Facts| Some(make(held.ask(Flight::default(), facts), facts));
-        let reply = Arc::new(lock.write(both, deadline).await.map_err(Failure::of_read)?);
-        (Arc::clone(&reply), reply, 1)
+        match lock.write(both, deadline).await.map(Arc::new) {
+            Ok(reply) => (Arc::clone(&reply), reply, 1),
+            Err(failure) => return Err(lease.not_asked_for(failure).await),
+        }
     } else {
         let lock = lock.write(|facts| Some(held.ask(Flight::default(), facts)), deadline);
         let make = data.write(|facts| Some(make(Flight::default(), facts)), deadline);
-        let (locked, made) = tokio::join!(lock, make);
-        (Arc::new(locked.map_err(Failure::of_read)?), Arc::new(made.map_err(Failure::of_read)?), 0)
+        match tokio::join!(lock, make) {
+            (Ok(locked), Ok(made)) => (Arc::new(locked), Arc::new(made), 0),
+            (Err(failure), _) => return Err(lease.not_asked_for(failure).await),
+            (_, Err(failure)) => return Err(failure.of_read()),
+        }
     };
     let got = lease.taken(&locked, asked).await?;
     let item = match made.answers.get(at) {

@@ -317,13 +317,16 @@ fn garbled() -> Error {
 }
 
 #[cfg(test)]
-#[cfg(unix)]
 mod tests {
     use super::*;
+    use tokio::net::TcpListener;
 
     /// Asks one flight of a server that gives these bytes, in pieces of so many, and then hangs up.
     async fn ask(flight: Flight, answer: &[u8], piece: usize) -> Result<Vec<Answer>> {
-        let (here, mut there) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut there, _) = listener.accept().await.unwrap();
+        there.set_nodelay(true).unwrap();
         let answer = answer.to_vec();
         let server = tokio::spawn(async move {
             for piece in answer.chunks(piece) {
@@ -331,7 +334,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let answers = Conn::new(Stream::Unix(here)).exchange(&flight).await;
+        let answers = Conn::new(Stream::Tcp(here)).exchange(&flight).await;
         server.abort();
         answers
     }

@@ -274,7 +274,10 @@ impl Settings {
             "session.sid_bits_per_character" => self.sid_bits_per_character.to_string(),
             "session.upload_progress.enabled" => flag(self.upload_progress_enabled),
             "serialize_precision" => self.serialize_precision.to_string(),
-            _ => self.other.get(name)?.clone(),
+            _ => match self.other.get(name) {
+                Some(value) => value.clone(),
+                None => HANDLERS.iter().find(|(known, _)| *known == name)?.1.into(),
+            },
         })
     }
 
@@ -403,6 +406,27 @@ const PER_DIRECTORY: [&str; 7] = [
 /// Settings that are kept as text.
 const OTHERS: [&str; 4] =
     ["session.trans_sid_tags", "session.trans_sid_hosts", "unserialize_max_depth", "max_execution_time"];
+
+/// What the handlers' own settings are where nothing says otherwise: those of php-redis 6 and php-memcached 3.2.
+const HANDLERS: [(&str, &str); 17] = [
+    ("redis.session.locking_enabled", "0"),
+    ("redis.session.lock_expire", "0"),
+    ("redis.session.lock_retries", "100"),
+    ("redis.session.lock_wait_time", "20000"),
+    ("redis.session.early_refresh", "0"),
+    ("redis.session.compression", "none"),
+    ("redis.session.compression_level", "3"),
+    ("memcached.sess_locking", "1"),
+    ("memcached.sess_lock_expire", "0"),
+    ("memcached.sess_lock_wait_min", "150"),
+    ("memcached.sess_lock_wait_max", "150"),
+    ("memcached.sess_lock_retries", "5"),
+    ("memcached.sess_binary_protocol", "1"),
+    ("memcached.sess_consistent_hash", "1"),
+    ("memcached.sess_consistent_hash_type", "ketama"),
+    ("memcached.sess_persistent", "0"),
+    ("memcached.sess_prefix", "memc.sess.key."),
+];
 
 /// Whether PHP refuses to change this setting while a script runs.
 pub fn is_per_directory(name: &str) -> bool {

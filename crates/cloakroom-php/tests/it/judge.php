@@ -6,6 +6,9 @@
 error_reporting(0);
 
 class P { public $a = 1; protected $b = 2; private $c = 3; public $d; }
+// One that keeps what it is given as it is given, and one that hands out a reference to what it has, shared or not.
+class Kept { private $a = []; function __construct(array $a = []) { $this->a = $a; }
+    function __serialize(): array { return $this->a; } function __unserialize(array $a): void { $this->a = $a; } }
 class Ms { public $d; function __serialize(): array { return ['d' => &$this->d, 7 => 'seven']; }
     function __unserialize(array $a): void { $this->d = &$a['d']; } }
 enum Suit { case Hearts; case Spades; }
@@ -113,7 +116,8 @@ function number(): float {
         default => (mt_rand() / mt_getrandmax() - 0.5) * 10.0 ** mt_rand(-320, 308),
     };
 }
-function &value(int $depth, bool $shares) {
+// Shares: 0 nothing, 1 values, 2 values, with classes among them that make references themselves.
+function &value(int $depth, int $shares) {
     global $pool;
     if ($shares && $pool && mt_rand(0, 5) === 0) {
         $i = array_rand($pool);
@@ -137,7 +141,8 @@ function &value(int $depth, bool $shares) {
             if ($v instanceof P) $v->d = &value($depth - 1, $shares);
             break;
         case 15:
-            if (mt_rand(0, 1)) { $v = new Ms; $v->d = &value($depth - 1, $shares); }
+            if (mt_rand(0, 1)) { $d = &value($depth - 1, $shares); $v = new Kept(['d' => &$d, 7 => 'seven']); }
+            elseif ($shares !== 1) { $v = new Ms; $v->d = &value($depth - 1, $shares); }
             else { $v = new OldStyle; $v->v = str_replace([':', ';'], '', text()); }
             break;
     }
@@ -149,7 +154,7 @@ function key_for(string $handler): string|int {
     $k = match (mt_rand(0, 6)) { 0 => '', 1 => 'é', 2 => "a\0b", 3 => '05', 4 => str_repeat('k', mt_rand(1, 127)), default => 'key' . mt_rand(0, 40) };
     return $k;
 }
-function generate(string $handler, int $keys, bool $shares): array {
+function generate(string $handler, int $keys, int $shares): array {
     global $pool;
     $pool = [];
     begin($handler);
@@ -169,7 +174,7 @@ while (($head = fread($in, 5)) !== false && strlen($head) === 5) {
         case 'g': // generate: handler, seed, how many sessions, keys in each, whether they share
             [$handler, $seed, $sessions, $keys, $shares] = unpack_list($body);
             mt_srand((int) $seed);
-            for ($n = 0; $n < $sessions; $n++) array_push($reply, ...generate($handler, (int) $keys, (bool) (int) $shares));
+            for ($n = 0; $n < $sessions; $n++) array_push($reply, ...generate($handler, (int) $keys, (int) $shares));
             break;
         case 'd': // decode: handler, sessions
             $list = unpack_list($body);
@@ -182,21 +187,22 @@ while (($head = fread($in, 5)) !== false && strlen($head) === 5) {
         case 'e': // edit: handler, session, edits as op, key, value; then what we made of it
             $list = unpack_list($body);
             [$handler, $bytes, $ours] = $list;
-            if (!decode($handler, $bytes)) { $reply = ['refused', '', '']; break; }
+            if (!decode($handler, $bytes)) { $reply = ['refused', '', '', '']; break; }
             for ($i = 3; $i < count($list); $i += 3) {
                 [$op, $key, $value] = array_slice($list, $i, 3);
                 if ($op === 's') $_SESSION[$key] = unserialize($value);
                 elseif ($op === 'm') session_decode($value);
                 else unset($_SESSION[$key]);
             }
+            $theirs = (string) session_encode();
             $s = $_SESSION;
             $reply[] = dump($s);
             unset($s);
-            if (!decode($handler, $ours)) { $reply = ['refused ours', '', '']; break; }
+            if (!decode($handler, $ours)) { $reply = ['refused ours', '', '', '']; break; }
             $s = $_SESSION;
             $reply[] = dump($s);
             unset($s);
-            $reply[] = serialize($_SESSION);
+            array_push($reply, $theirs, serialize($_SESSION));
             foreach ($_SESSION as $key => $_) { $reply[] = (string) $key; $reply[] = serialize($_SESSION[$key]); }
             break;
         case 'u': // unserialize and serialize again, with a precision

@@ -5,6 +5,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use cloakroom_php::Format;
 
+/// What the sessions that PHP makes up have to do with references.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Shares {
+    Nothing = 0,
+    Values = 1,
+    /// And classes are among them that hand out references to what they hold, whether or not anything shares it.
+    ValuesAndClasses = 2,
+}
+
 pub(crate) struct Php {
     child: Child,
     input: ChildStdin,
@@ -62,10 +71,10 @@ impl Php {
         seed: u64,
         sessions: usize,
         keys: usize,
-        shares: bool,
+        shares: Shares,
     ) -> Vec<[Vec<u8>; 3]> {
         let numbers =
-            [(seed & 0x7fff_ffff).to_string(), sessions.to_string(), keys.to_string(), u8::from(shares).to_string()];
+            [(seed & 0x7fff_ffff).to_string(), sessions.to_string(), keys.to_string(), (shares as u8).to_string()];
         let mut parts = vec![format.name().as_bytes()];
         parts.extend(numbers.iter().map(String::as_bytes));
         triples(self.ask(b'g', &parts))
@@ -81,8 +90,8 @@ impl Php {
             .collect()
     }
 
-    /// Makes the edits itself and compares: the dump of its own result, the dump of ours, then `serialize($_SESSION)`
-    /// of ours, then each key and `serialize($_SESSION[$key])`.
+    /// Makes the edits itself and compares: the dump of its own result, the dump of ours, then `session_encode()` of
+    /// its own, `serialize($_SESSION)` of ours, and each key of ours and `serialize($_SESSION[$key])`.
     pub(crate) fn edit(&mut self, format: Format, session: &[u8], ours: &[u8], edits: &[[Vec<u8>; 3]]) -> Vec<Vec<u8>> {
         let mut parts = vec![format.name().as_bytes(), session, ours];
         parts.extend(edits.iter().flatten().map(Vec::as_slice));

@@ -106,6 +106,31 @@ fn edits_do_what_php_does() {
     }
 }
 
+/// Random edits once stood at `r:` against PHP's `R:`: a class whose `__serialize()` hands out a reference to its
+/// property makes PHP write an alias where none was, whatever had been stored. That is the class's doing and cannot be
+/// seen in the bytes: what was two variables stays two, and one that gives back what it got is written as PHP does.
+#[test]
+fn only_a_class_makes_an_alias_of_a_handle() {
+    let Some(mut php) = Php::start() else { return };
+    for object in ["E:11:\"Suit:Hearts\";", "O:8:\"stdClass\":0:{}"] {
+        for (class, own) in [("O:4:\"Kept\"", "r:2;"), ("O:2:\"Ms\"", "R:2;")] {
+            let holder = |d: &str| format!("{class}:2:{{s:1:\"d\";{d}i:7;s:5:\"seven\";}}");
+            let session = format!("a|{object}b|a:2:{{i:0;r:1;i:1;{}}}", holder("R:1;"));
+            let mut bag = Bag::parse(Format::Php, session.clone()).expect("valid");
+            bag.remove("a").expect("remove");
+            let written = |d: &str| format!("b|a:2:{{i:0;{object}i:1;{}}}", holder(d));
+            assert_eq!(show(bag.as_bytes()), show(written("r:2;").as_bytes()));
+            let edits = [[b"u".to_vec(), b"a".to_vec(), Vec::new()]];
+            let answer = php.edit(Format::Php, session.as_bytes(), bag.as_bytes(), &edits);
+            assert_eq!(show(&answer[0]), show(&answer[1]), "{class}");
+            assert_eq!(show(&answer[2]), show(written(own).as_bytes()));
+            // Nor does PHP itself leave it at `r:` when it has merely read the session.
+            let (_, again) = php.decode(Format::Php, &[bag.as_bytes().to_vec()]).remove(0).expect("PHP reads it");
+            assert_eq!(show(&again), show(written(own).as_bytes()));
+        }
+    }
+}
+
 #[test]
 fn get_follows_references_across_keys() {
     let bag = Bag::parse(

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Harness;
 use super::tools::{
-    LONG, assert_free, assert_holds, assert_is, assert_waits, commit, create, found, hold, later_commit, later_lock,
-    lock, patient, seconds, soon, version, waiting, write,
+    LONG, assert_absent, assert_free, assert_holds, assert_is, assert_waits, commit, create, found, hold, later_commit,
+    later_lock, lock, patient, seconds, soon, version, waiting, write,
 };
 
 /// The lock comes with the record, in one go.
@@ -179,12 +179,24 @@ pub async fn the_holders_commit_gives_the_lock_back<H: Harness>(harness: H) {
     made.lease.release().await;
 }
 
-/// Other visitors notice nothing.
-pub async fn a_lock_holds_up_no_other_record<H: Harness>(harness: H) {
+/// Other visitors notice nothing; or, in a layout that states to have one lock for all, they wait for it, and readers still
+/// for nobody.
+pub async fn a_lock_holds_up_other_records_only_where_there_is_one_lock<H: Harness>(harness: H) {
     let (store, held) = (harness.store(), harness.key("held"));
     create(&store, &held, "held").await;
     let lease = hold(&store, &held).await.lease;
     let waiter = later_lock(&store, &held, Claim::Existing);
+    if store.capabilities().one_lock {
+        let key = harness.key("other");
+        let mut other = later_lock(&store, &key, Claim::New);
+        assert_waits(&mut other).await;
+        assert_absent(&store, &key).await;
+        assert_holds(&store, &held, "held").await;
+        assert_is!(commit(&store, &held, Expect::Held(lease), write("written")).await, Outcome::Done(_));
+        soon(waiter).await.unwrap().lease.release().await;
+        soon(other).await.unwrap().lease.release().await;
+        return;
+    }
     for n in 0..100 {
         let key = harness.key(&format!("other-{n}"));
         let work = async {

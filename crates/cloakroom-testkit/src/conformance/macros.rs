@@ -100,7 +100,7 @@ macro_rules! __conformance_group {
             locks::a_lease_that_is_released_is_free,
             locks::a_lease_that_is_dropped_is_free,
             locks::the_holders_commit_gives_the_lock_back,
-            locks::a_lock_holds_up_no_other_record,
+            locks::a_lock_holds_up_other_records_only_where_there_is_one_lock,
             locks::a_lease_does_nothing_to_another_record,
             queues::waiting_is_first_come_first_served,
             queues::commits_wait_their_turn,

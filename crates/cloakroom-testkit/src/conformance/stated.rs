@@ -1,11 +1,11 @@
 //! What stands after the macro's semicolon is what the store can, no more and no less.
 
 use bytes::Bytes;
-use cloakroom_core::store::{Expect, Outcome, Payload, Put};
+use cloakroom_core::store::{Claim, Expect, Outcome, Payload, Put};
 use cloakroom_core::{Deadline, ErrorKind};
 
 use super::Harness;
-use super::tools::{LONG, commit, create, found, hold, seconds, version, write};
+use super::tools::{LONG, commit, create, found, hold, seconds, version, waiting, write};
 
 /// Compares the groups of cases that were asked for with what the store turns out to be able to do: losing an
 /// ability fails here, and so does one that nobody tests.
@@ -28,6 +28,7 @@ pub async fn the_store_can_what_it_states<H: Harness>(harness: H, stated: &[&str
     stated.sort_unstable();
     assert_eq!(stated, can, "the groups stated on the left, those the store can on the right");
     assert!(!able.shared || can.contains(&"second"), "a shared store has a second handle to test it with");
+    assert_eq!(able.one_lock, has_one_lock(&harness).await, "`one_lock` on the left, what was found on the right");
 }
 
 async fn keeps_columns<H: Harness>(harness: &H) -> bool {
@@ -57,4 +58,13 @@ async fn counts_versions<H: Harness>(harness: &H) -> bool {
     let seen = version(&store, &key).await;
     commit(&store, &key, Expect::Is(&seen), write("same")).await;
     matches!(commit(&store, &key, Expect::Is(&seen), write("same")).await, Outcome::Conflict(_))
+}
+
+async fn has_one_lock<H: Harness>(harness: &H) -> bool {
+    let (store, held, other) = (harness.store(), harness.key("held"), harness.key("beside"));
+    create(&store, &held, "data").await;
+    create(&store, &other, "data").await;
+    let _held = hold(&store, &held).await;
+    let answer = store.lock(&other, Claim::Existing, &waiting(seconds(0))).await;
+    answer.is_err_and(|error| error.kind() == ErrorKind::Locked)
 }

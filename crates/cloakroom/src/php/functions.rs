@@ -177,6 +177,9 @@ impl Request {
     pub async fn session_write_close(&mut self) -> bool {
         let Some(started) = self.started.take() else { return false };
         self.left = Some(started.bag().clone());
+        if self.settings.save_handler == "redis" && self.settings.gc_maxlifetime <= 0 {
+            self.complain(Severity::Notice, "session.gc_maxlifetime is <= 0, defaulting to 1440 seconds");
+        }
         if let Err(error) = started.write_close().await {
             let Request { settings, .. } = self;
             let message = format!(

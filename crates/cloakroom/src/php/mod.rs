@@ -24,6 +24,7 @@
 
 mod functions;
 mod ini;
+mod locking;
 mod start;
 mod superglobal;
 
@@ -125,10 +126,13 @@ impl Request {
     pub async fn session(&mut self) -> Result<&Session> {
         match &mut self.session {
             Some(session) if self.stale && self.started.is_none() => {
-                session.reconfigure(self.room.reconfigured(&self.settings).await?).await?;
+                session.reconfigure(self.room.reconfigured(&locking::settings(&self.settings)).await?).await?;
             }
             Some(_) => {}
-            none => *none = Some(self.room.reconfigured(&self.settings).await?.begin(&self.head)),
+            none => {
+                let engine = self.room.reconfigured(&locking::settings(&self.settings)).await?;
+                *none = Some(engine.begin(&self.head));
+            }
         }
         self.stale = false;
         self.session.as_ref().ok_or_else(cloakroom_core::Error::gone)

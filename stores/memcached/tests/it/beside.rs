@@ -4,12 +4,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cloakroom_core::store::{Claim, Expect, Outcome, Payload, Put, Record};
-use cloakroom_core::{ErrorKind, Settings, Store};
+use cloakroom_core::{Draft, Engine, ErrorKind, Key, Settings, Store};
 use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
 use cloakroom_testkit::servers::memcached::Memcached;
+use http::HeaderMap;
 
 use crate::php::{PATIENT, Talking, one_beside_php, php, run, three_beside_php};
-use crate::util::{LIFE, Room, deadline, key, limits, payload, prefix, save_path, until};
+use crate::util::{LIFE, Room, begin, deadline, key, limits, payload, prefix, save_path, until};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -175,35 +176,30 @@ async fn php_gives_up_where_we_hold_the_lock_too_long_for_its_settings() {
     assert_eq!(number(&room.found("a").await), 1);
 }
 
-/// Three PHPs and four tasks of ours, some with the lock and some without: every increment is there.
+/// Three PHPs and six tasks of ours, with the lock and without, by the store and by whole requests: every increment is
+/// there.
 async fn count_together(room: &Room, id: &str) {
-    const EACH: u64 = 60;
+    const EACH: u64 = 50;
     room.create(id, "n|i:0;").await;
     let code = format!(
         "for ($n = 0; $n < {EACH}; $n++) {{ session_id('{id}'); if (!session_start()) exit(1); $_SESSION['n']++; \
          session_write_close(); usleep(1000); }} echo 'done';"
     );
     let workers: Vec<_> = (0..3).map(|_| room.php(PATIENT, &code).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    let mut settings = Settings::php();
+    (settings.io_timeout, settings.update_wait) = (Duration::from_secs(20), Duration::from_secs(60));
+    let engine = Engine::new(room.store.clone(), settings).unwrap();
     let mut tasks = Vec::new();
-    for task in 0..4 {
-        let (store, key) = (room.store.clone(), key(id));
+    for task in 0..6 {
+        let (store, engine, key) = (room.store.clone(), engine.clone(), key(id));
         tasks.push(tokio::spawn(async move {
             for _ in 0..EACH {
-                if task % 2 == 0 {
-                    let locked = store.lock(&key, Claim::Existing, &deadline()).await.unwrap().unwrap();
-                    let next = counted(number(&locked.record.unwrap()) + 1);
-                    let outcome = store.commit(&key, Expect::Held(locked.lease), next, &deadline()).await.unwrap();
-                    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-                } else {
-                    let mut record = store.load(&key, &deadline()).await.unwrap().unwrap();
-                    while let Outcome::Conflict(now) = {
-                        let next = counted(number(&record) + 1);
-                        store.commit(&key, Expect::Is(&record.version), next, &deadline()).await.unwrap()
-                    } {
-                        record = now;
-                    }
+                match task % 4 {
+                    0 => increment_under_lock(&store, &key).await,
+                    1 => increment_by_version(&store, &key).await,
+                    kind => increment_in_request(&engine, &key, kind == 2).await,
                 }
-                // PHP asks every few milliseconds only, and would starve beside who asks all the time.
+                // PHP asks every few milliseconds only, and would wait long beside who asks all the time.
                 tokio::time::sleep(Duration::from_millis(8)).await;
             }
         }));
@@ -215,7 +211,35 @@ async fn count_together(room: &Room, id: &str) {
         let output = tokio::task::spawn_blocking(|| worker.wait_with_output()).await.unwrap().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "done");
     }
-    assert_eq!(number(&room.found(id).await), EACH * 7, "{id}");
+    assert_eq!(number(&room.found(id).await), EACH * 9, "{id}");
+}
+
+async fn increment_under_lock(store: &MemcachedStore, key: &Key) {
+    let locked = store.lock(key, Claim::Existing, &deadline()).await.unwrap().unwrap();
+    let next = counted(number(&locked.record.unwrap()) + 1);
+    let outcome = store.commit(key, Expect::Held(locked.lease), next, &deadline()).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+}
+
+async fn increment_by_version(store: &MemcachedStore, key: &Key) {
+    let mut record = store.load(key, &deadline()).await.unwrap().unwrap();
+    while let Outcome::Conflict(now) = {
+        let next = counted(number(&record) + 1);
+        store.commit(key, Expect::Is(&record.version), next, &deadline()).await.unwrap()
+    } {
+        record = now;
+    }
+}
+
+async fn increment_in_request(engine: &Engine, key: &Key, update: bool) {
+    let session = begin(engine, Some(key.record()));
+    let add = |s: &mut Draft| s.set("n", &(s.get::<i64>("n")?.unwrap_or(0) + 1));
+    if update {
+        session.update(add).await.unwrap();
+    } else {
+        add(&mut session.start().await.unwrap()).unwrap();
+    }
+    engine.finish(session, &mut HeaderMap::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +384,32 @@ async fn a_write_without_a_lock_is_not_undone() {
     assert!(room.load("a").await.is_none());
 }
 
+/// What COMPAT.md says of PHP: its lock may have no end, and a session that is too large costs it the one that was there.
+#[tokio::test]
+async fn what_php_does_that_we_do_not() {
+    let Some(servers) = one_beside_php() else { return };
+    let room = Room::on(servers).await;
+    room.create("a", "n|i:1;").await;
+    let code = "session_id('a'); session_start(); echo \"in\\n\"; fgets(STDIN);";
+    let mut holder = Talking::new(room.php(&["max_execution_time=0"], code));
+    assert_eq!(holder.line(), "in");
+    assert_eq!((room.raw("lock.a").unwrap(), room.ttl("lock.a")), (b"1".to_vec(), Some(-1)));
+    holder.go_on();
+    holder.end();
+    let locked = room.hold("a").await;
+    assert!(room.raw("lock.a").unwrap().starts_with(b"cloakroom:") && room.ttl("lock.a").unwrap() <= 3);
+    let large = vec![b'x'; 1_200_000];
+    let error = room.commit("a", Expect::Held(locked.lease), payload(large)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(number(&room.found("a").await), 1);
+    for protocol in ["memcached.sess_binary_protocol=0", "memcached.sess_binary_protocol=1"] {
+        let code = "session_id('a'); session_start(); $_SESSION['x'] = str_repeat('x', 1200000);";
+        room.php(&[PATIENT, &[protocol]].concat(), code).output().unwrap();
+        assert!(room.load("a").await.is_none(), "{protocol}");
+        room.create("a", "n|i:1;").await;
+    }
+}
+
 /// Neither a value that is no session nor a name is anything that PHP would stumble over.
 #[tokio::test]
 async fn nothing_of_ours_has_the_name_of_a_session() {
@@ -377,4 +427,20 @@ async fn nothing_of_ours_has_the_name_of_a_session() {
     let aside = room.store.set_aside(&deadline()).await.unwrap();
     assert_eq!(aside.len(), 1);
     assert!(aside[0].payload == "junk" && aside[0].age < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn what_is_set_aside_is_bounded_in_number_and_age() {
+    let Some(servers) = crate::util::one() else { return };
+    let config = crate::util::config(servers, &prefix()).aside(3, Duration::from_secs(100));
+    let store = MemcachedStore::open(config).await.unwrap();
+    for n in 0..8 {
+        store.commit(&key("a"), Expect::Absent, payload(format!("junk {n}")), &deadline()).await.unwrap();
+        let outcome = store.commit(&key("a"), Expect::Any, Put::SetAside, &deadline()).await.unwrap();
+        assert!(matches!(outcome, Outcome::Removed(_)));
+    }
+    let mut kept: Vec<_> = store.set_aside(&deadline()).await.unwrap().into_iter().map(|aside| aside.payload).collect();
+    kept.sort();
+    assert_eq!(kept, ["junk 5", "junk 6", "junk 7"]);
+    assert!(servers[0].keys().unwrap().iter().any(|key| key.starts_with("cloakroom:") && key.contains("aside")));
 }

@@ -81,6 +81,24 @@ async fn a_server_that_is_away_is_unavailable_at_once_and_back_within_a_second()
     create(&store, "a", "new").await;
 }
 
+/// Requests that could not even ask for a lock leave nobody behind who asks for them.
+#[tokio::test]
+async fn a_server_that_is_away_is_not_asked_again_by_who_has_given_up() {
+    let Some(server) = own(&[]) else { return };
+    let servers = [server];
+    let store = MemcachedStore::open(config(&servers, "")).await.unwrap();
+    servers[0].stop();
+    // That the connection is dead is found by who reads; what was sent on it may have arrived.
+    assert!(load(&store, "a").await.is_err());
+    for n in 0..20 {
+        let claim = if n % 2 == 0 { Claim::New } else { Claim::Either };
+        assert!(store.lock(&key(&format!("a-{n}")), claim, &limits(Duration::ZERO)).await.is_err());
+        assert!(write(&store, "a", "1").await.is_err());
+    }
+    let listener = tokio::net::TcpListener::bind(servers[0].addr()).await.unwrap();
+    assert!(timeout(Duration::from_secs(1), listener.accept()).await.is_err());
+}
+
 /// The numbers for compare-and-swap begin anew with the server, so that one alone says nothing.
 #[tokio::test]
 async fn a_version_does_not_outlive_the_server() {
@@ -328,8 +346,25 @@ async fn a_lock_that_is_lost_in_the_last_moment_is_no_success() {
 }
 
 #[tokio::test]
-async fn what_is_larger_than_an_item_is_refused_before_it_is_sent() {
+async fn a_late_release_frees_nobody_elses_lock() {
     let Some(servers) = one() else { return };
+    let room = Room::on(servers).await;
+    let other = MemcachedStore::open(config(servers, &room.prefix)).await.unwrap();
+    room.create("a", "1").await;
+    let late = room.hold("a").await;
+    assert!(room.delete("lock.a"));
+    let theirs = other.lock(&key("a"), Claim::Existing, &deadline()).await.unwrap().unwrap();
+    let token = room.raw("lock.a").unwrap();
+    late.lease.release().await;
+    assert_eq!(room.raw("lock.a").unwrap(), token);
+    let outcome = other.commit(&key("a"), Expect::Held(theirs.lease), payload("2"), &deadline()).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+}
+
+#[tokio::test]
+async fn what_is_larger_than_an_item_is_refused_before_it_is_sent() {
+    let Some(server) = own(&[]) else { return };
+    let servers: &'static [Memcached] = Box::leak(Box::new([server]));
     let room = Room::on(servers).await;
     room.create("a", "old").await;
     let most = usize::try_from(room.store.capabilities().max_payload.unwrap()).unwrap();

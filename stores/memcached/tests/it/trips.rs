@@ -8,11 +8,10 @@ use std::time::Duration;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{Deadline, Engine, Key, Session, Settings, Store};
 use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue, Request};
+use http::HeaderMap;
 
 use crate::proxy::{Proxy, round_trips};
-use crate::util::{key, payload, prefix, three};
+use crate::util::{begin, key, payload, prefix, three};
 
 const DELAY: Duration = Duration::from_millis(40);
 
@@ -166,15 +165,6 @@ async fn a_lock_on_another_server_costs_one_round_trip_more() {
     assert_eq!(counted.start_and(&id, Claim::Existing, || payload("n|i:2;")).await, [(1, 1), (1, 1)]);
 }
 
-fn begin(engine: &Engine, id: Option<&Key>) -> Session {
-    let mut request = Request::new(());
-    if let Some(id) = id {
-        let line = [b"PHPSESSID=", id.record()].concat();
-        request.headers_mut().insert(COOKIE, HeaderValue::from_bytes(&line).unwrap());
-    }
-    engine.begin(&request.into_parts().0)
-}
-
 /// Whole requests, as rule 5 counts them: untouched, read, changed, started, and a visitor who is new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_costs_what_it_is_to_cost() {
@@ -185,16 +175,16 @@ async fn a_request_costs_what_it_is_to_cost() {
     let id = counted.id(false);
     counted.put(&id).await;
     let end = async |session: Session| engine.finish(session, &mut HeaderMap::new()).await.unwrap();
-    let untouched = counted.cost(async || end(begin(&engine, Some(&id))).await).await;
+    let untouched = counted.cost(async || end(begin(&engine, Some(id.record()))).await).await;
     assert_eq!(untouched, (0, 0, ()));
     let read = async || {
-        let session = begin(&engine, Some(&id));
+        let session = begin(&engine, Some(id.record()));
         assert_eq!(session.read().await.unwrap().get::<i64>("n").unwrap(), Some(1));
         end(session).await;
     };
     assert_eq!(counted.cost(read).await, (1, 1, ()));
     let change = async || {
-        let session = begin(&engine, Some(&id));
+        let session = begin(&engine, Some(id.record()));
         session.update(|s| s.set("x", &1)).await.unwrap();
         session.update(|s| s.set("n", &(s.get::<i64>("n")?.unwrap_or(0) + 1))).await.unwrap();
         end(session).await;
@@ -203,13 +193,13 @@ async fn a_request_costs_what_it_is_to_cost() {
     let (waited, flights, ()) = counted.cost(change).await;
     assert_eq!((waited, flights), (4, 4));
     let change = async || {
-        let session = begin(&engine, Some(&id));
+        let session = begin(&engine, Some(id.record()));
         session.update(|s| s.set("n", &(s.get::<i64>("n")?.unwrap_or(0) + 1))).await.unwrap();
         end(session).await;
     };
     assert_eq!(counted.cost(change).await, (2, 2, ()));
     let start = async || {
-        let session = begin(&engine, Some(&id));
+        let session = begin(&engine, Some(id.record()));
         let mut started = session.start().await.unwrap();
         let n = started.get::<i64>("n").unwrap().unwrap_or(0);
         started.set("n", &(n + 1)).unwrap();

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom_core::store::{Claim, Expect, Locked, Outcome, Payload, Put, Record};
-use cloakroom_core::{Deadline, Key, Result, SessionId, Store};
+use cloakroom_core::{Deadline, Engine, Key, Result, Session, SessionId, Store};
 use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
 use cloakroom_testkit::php::skip;
 use cloakroom_testkit::process::{as_ordinary_user, give_to_ordinary_user};
 use cloakroom_testkit::servers::memcached::Memcached;
+use http::header::COOKIE;
+use http::{HeaderValue, Request};
 use tempfile::TempDir;
 
 pub(crate) const LIFE: Duration = Duration::from_secs(1440);
@@ -167,4 +169,14 @@ impl Drop for SocketServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A request of a visitor who sends this id.
+pub(crate) fn begin(engine: &Engine, id: Option<&[u8]>) -> Session {
+    let mut request = Request::new(());
+    if let Some(id) = id {
+        let line = [b"PHPSESSID=", id].concat();
+        request.headers_mut().insert(COOKIE, HeaderValue::from_bytes(&line).unwrap());
+    }
+    engine.begin(&request.into_parts().0)
 }
