@@ -211,14 +211,13 @@ pub async fn after_a_reset_the_store_works_at_once<N: Networked>(net: N) {
     let mut best = std::time::Duration::MAX;
     for round in 0..6 {
         ready(&net).await;
-        let busy = round % 2 == 1;
+        let (busy, before) = (round % 2 == 1, net.proxy().counts().asked);
         let asking = busy.then(|| {
             net.proxy().pause(Way::Reply);
             let (store, key) = (net.store(), key.clone());
             tokio::spawn(async move { in_time("a call that is reset", store.load(&key, &request())).await.is_ok() })
         });
         if busy {
-            let before = net.proxy().counts().asked;
             until("a request", || net.proxy().counts().asked > before).await;
         }
         net.proxy().reset();

@@ -100,6 +100,12 @@ impl Postgres {
         self.0.stop(Signal::INT)
     }
 
+    /// Kills it with all its processes. With this module's settings it loses the last changes then; with
+    /// `synchronous_commit=on` it does not.
+    pub fn kill(&self) -> Result<()> {
+        self.0.kill()
+    }
+
     /// Starts it again, on the same port and with the same data.
     pub fn start_again(&self) -> Result<()> {
         self.0.start_again()
@@ -124,4 +130,31 @@ fn programs() -> Result<PathBuf> {
     found.retain(|bin| bin.join("initdb").exists());
     found.sort();
     found.pop().ok_or_else(|| Failure::new("no `initdb`: install PostgreSQL (Debian: postgresql), or leave these tests out with CLOAKROOM_SKIP=postgres"))
+}
+
+/// For the [suite of failures](crate::network).
+#[expect(clippy::expect_used, reason = "this crate is made of tests")]
+impl crate::network::Server for Postgres {
+    /// At once, as by a crash of the machine.
+    fn stop(&self) {
+        self.kill().expect("postgres can be killed");
+    }
+
+    /// It listens some moments before it lets anybody in.
+    fn restart(&self) {
+        self.start_again().expect("postgres comes back");
+        self.sql("postgres", "SELECT 1").expect("postgres lets somebody in");
+    }
+
+    fn pause(&self) {
+        Postgres::pause(self).expect("postgres can be paused");
+    }
+
+    fn resume(&self) {
+        Postgres::resume(self).expect("postgres can go on");
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
 }
