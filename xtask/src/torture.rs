@@ -52,6 +52,20 @@ const KNOBS: &[Knob] = &[
         torture: 1_000_000,
         lengthens: "how many sessions a database holds while those that have expired are swept away",
     },
+    Knob {
+        option: "sqlite-kills",
+        variable: "CLOAKROOM_SQLITE_KILLS",
+        ordinary: 12,
+        torture: 1_000,
+        lengthens: "how often a process that writes to SQLite is killed in the midst of a commit",
+    },
+    Knob {
+        option: "sqlite-sessions",
+        variable: "CLOAKROOM_SQLITE_SESSIONS",
+        ordinary: 20_000,
+        torture: 1_000_000,
+        lengthens: "how many sessions in SQLite are swept beside requests; at a million their times are compared",
+    },
 ];
 
 #[derive(Debug, Default)]

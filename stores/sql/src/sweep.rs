@@ -15,7 +15,7 @@ use crate::shared::{Shared, Way};
 /// How long one step may take, its rests included.
 const STEP: Duration = Duration::from_mins(1);
 /// How many rows one statement removes at most, so that none holds anybody up for long.
-const MOST: usize = 100;
+const MOST: usize = 50;
 /// How much longer than such a statement took the server is left to others before the next.
 const REST: u32 = 3;
 /// How often a statement that somebody got in the way of is tried.

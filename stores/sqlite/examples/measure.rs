@@ -129,7 +129,7 @@ async fn together(store: &SqliteStore, name: &str, tasks: usize) {
     for task in tasks {
         all.extend(task.await.unwrap());
     }
-    let each = begun.elapsed().as_secs_f64() * 1e6 / all.len() as f64;
+    let each = (begun.elapsed() / u32::try_from(all.len()).unwrap()).as_secs_f64() * 1e6;
     report(&format!("{name}: change, {count} at once; {each:.1} us each"), all);
 }
 

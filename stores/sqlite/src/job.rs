@@ -204,7 +204,8 @@ fn take(
             })
         }
         Way::Symfony(symfony) => {
-            let Some(found) = symfony.claim(conn, id, claim, now)? else { return Ok(Step::Done(None)) };
+            let Some(claimed) = symfony.claim(conn, id, claim, now)? else { return Ok(Step::Done(None)) };
+            let found = claimed.found;
             let grip = if transactional {
                 Grip::Whole { token: random()? }
             } else {

@@ -95,10 +95,9 @@ impl Expiry {
     /// The end of life in seconds since 1970. A record is alive up to and in that second.
     pub(crate) fn end_of_life(self, lifetime: i64, time: i64) -> i64 {
         match self {
-            Expiry::Absolute => lifetime,
-            Expiry::Duration => lifetime.saturating_add(time),
             Expiry::Mixed if lifetime <= LONGEST_DURATION => lifetime.saturating_add(time),
-            Expiry::Mixed => lifetime,
+            Expiry::Absolute | Expiry::Mixed => lifetime,
+            Expiry::Duration => lifetime.saturating_add(time),
         }
     }
 

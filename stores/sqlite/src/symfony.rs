@@ -24,6 +24,11 @@ pub(crate) struct SymfonyTable {
     pub(crate) aside: Aside,
 }
 
+/// A claim that was met, and what there is.
+pub(crate) struct Claimed {
+    pub(crate) found: Option<Record>,
+}
+
 impl SymfonyTable {
     pub(crate) fn load(&self, conn: &Connection, id: &[u8], now: Now, most: i64) -> Result<Loaded, Failure> {
         let mut statement = conn.prepare_cached(&self.texts.load)?;
@@ -67,7 +72,7 @@ impl SymfonyTable {
         id: &[u8],
         claim: Claim,
         now: Now,
-    ) -> Result<Option<Option<Record>>, Failure> {
+    ) -> Result<Option<Claimed>, Failure> {
         let found = match self.look(conn, id, &Want::Any, now)? {
             Some(seen) if seen.alive => Some(self.record(conn, id, now)?),
             Some(seen) => {
@@ -81,7 +86,7 @@ impl SymfonyTable {
             Claim::New => found.is_none(),
             _ => true,
         };
-        Ok(met.then_some(found))
+        Ok(met.then_some(Claimed { found }))
     }
 
     pub(crate) fn create(&self, conn: &Connection, id: &[u8], payload: &Payload, now: Now) -> Result<Version, Failure> {

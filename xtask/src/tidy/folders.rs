@@ -40,6 +40,16 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/redis", "save_path", "PHP's session.save_path in php-redis's syntax"),
     ("stores/redis", "script", "the scripts that run within the server"),
     ("stores/redis", "url", "the URLs of the store"),
+    ("stores/sqlite", "checkpoint", "bringing the log over into the database, beside who writes"),
+    ("stores/sqlite", "commit", "what a commit does to a row, decided from its state"),
+    ("stores/sqlite", "file", "the database's file: opened safely, made ready, and noticed when it is another"),
+    ("stores/sqlite", "job", "what the writing thread is asked to do"),
+    ("stores/sqlite", "native", "the rows of our own layout"),
+    ("stores/sqlite", "reader", "connections for reading, and on which thread"),
+    ("stores/sqlite", "shared", "what all clones share, and the way of a call to the threads"),
+    ("stores/sqlite", "symfony", "the rows of Symfony's layout"),
+    ("stores/sqlite", "way", "the two layouts behind one face"),
+    ("stores/sqlite", "writer", "the one thread that writes"),
 ];
 
 /// The files that an adapter may have in src/.

@@ -11,6 +11,7 @@ const MANY_LINES: usize = 400;
 const CLOCKS: &[(&str, &str)] = &[
     ("crates/cloakroom-core/src/clock.rs", "it is the clock"),
     ("stores/files/src/", "the age of a file is told by the file system's time"),
+    ("stores/sqlite/src/way.rs", "SQLite's own clock is that of the machine"),
     ("crates/cloakroom-testkit/", "it watches from outside"),
     ("xtask/", "it watches from outside"),
     ("bench/", "it watches from outside"),

@@ -17,7 +17,7 @@ async fn what_is_wrong_is_said() {
     for (url, part) in [
         ("", "looks like"),
         ("/var/lib/php/sessions", "looks like"),
-        ("redis://localhost", "Redis"),
+        ("redis+nonsense://localhost", "redis+nonsense"),
         ("gopher://x", "gopher"),
         ("memory:?max_byte=1", "max_byte"),
         ("files://relative", ""),
@@ -28,7 +28,7 @@ async fn what_is_wrong_is_said() {
         assert!(error.to_string().contains(part), "{url}: {error}");
     }
     let mut settings = Settings::php();
-    settings.save_handler = "redis".into();
+    settings.save_handler = "redisk".into();
     let error = Cloakroom::builder().settings(settings).build().await.unwrap_err();
     assert!(error.to_string().contains("redis"), "{error}");
     let mut settings = Settings::php();

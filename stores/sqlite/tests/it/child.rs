@@ -125,7 +125,7 @@ pub(crate) fn number_of(bytes: &[u8]) -> Option<usize> {
 async fn write_for_ever(store: &SqliteStore, size: usize) {
     let write = async |id: Key, number: usize| {
         let put = payload(numbered(number, size + [0, 5000, 50, 0][number % 4]));
-        let expect = if number % 3 == 0 {
+        let expect = if number.is_multiple_of(3) {
             Expect::Held(store.lock(&id, Claim::Existing, &wait(5000)).await.unwrap().unwrap().lease)
         } else {
             Expect::Any

@@ -125,7 +125,7 @@ async fn the_transaction_of_a_killed_process_is_over_at_once() {
 /// `kill -9` at any moment leaves the old session or the new one, never less than what was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_midst_of_a_commit_tears_nothing() {
-    let kills: usize = std::env::var("CLOAKROOM_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let kills: usize = std::env::var("CLOAKROOM_SQLITE_KILLS").map_or(12, |kills| kills.parse().unwrap());
     let mut written = 0;
     for round in 0..kills {
         let size = [300, 20_000, 300_000][round % 3];

@@ -53,8 +53,9 @@ fn plant(room: &Room, count: usize, dead_of_ten: usize) {
     {
         let mut insert = all.prepare(insert).unwrap();
         for n in 0..count {
-            let life = if n % 10 < dead_of_ten { -1 - (n as i64 * 7919) % 3_600_000 } else { 3_600_000 };
-            insert.execute(params![spread(n).record(), (1_i64 << 60) + n as i64, life, [b'x'; 400]]).unwrap();
+            let number = i64::try_from(n).unwrap();
+            let life = if n % 10 < dead_of_ten { -1 - (number * 7919) % 3_600_000 } else { 3_600_000 };
+            insert.execute(params![spread(n).record(), (1_i64 << 60) + number, life, [b'x'; 400]]).unwrap();
         }
     }
     all.commit().unwrap();
