@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use cloakroom_core::store::{Claim, Expect, Outcome, Record};
 use cloakroom_core::{Error, ErrorKind, Key};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::outages::Outage;
-use super::tools::{PATIENCE, Shared, all, assert_unavailable, patient, ready, request, tell, within, write};
-use super::{IO, Networked, SLACK};
+use super::tools::{PATIENCE, Shared, all, assert_unavailable, patient, ready, recovery, request, tell, within, write};
+use super::{IO, Networked, RECOVERY, SLACK};
 use crate::proxy::{End, Way};
 
 /// How many at once.
@@ -27,53 +27,65 @@ fn number(record: &Record) -> usize {
 /// None of them waits for the others' limits, and none is forgotten.
 pub async fn of_many_at_once_each_is_unavailable_in_time_and_works_afterwards<N: Networked>(net: N) {
     for outage in [Outage::Refuse, Outage::Hole, Outage::HalfOpen] {
-        ready(&net).await;
-        outage.begin(net.proxy());
-        let calls = (0..MANY).map(|n| {
-            let (store, key) = (net.store(), net.key(&format!("{outage:?}-{n}")));
-            async move {
-                let what = format!("one of {MANY}, {outage:?}");
-                let limit = IO + SLACK + CROWDED;
-                let deadline = request();
-                match n % 3 {
-                    0 => assert_unavailable(&what, within(&what, limit, store.load(&key, &deadline)).await),
-                    1 => {
-                        let call = store.commit(&key, Expect::Absent, write(n.to_string()), &deadline);
-                        assert_unavailable(&what, within(&what, limit, call).await);
-                    }
-                    _ => {
-                        let call = store.lock(&key, Claim::Either, &deadline);
-                        assert_unavailable(&what, within(&what, limit, call).await);
-                    }
-                }
-            }
-        });
-        all(calls).await;
-        net.proxy().heal();
-        let begun = Instant::now();
-        let calls = (0..MANY).map(|n| {
-            let (store, key) = (net.store(), net.key(&format!("{outage:?}-after-{n}")));
-            async move {
-                let created = store.commit(&key, Expect::Absent, write(n.to_string()), &patient()).await;
-                // Said by a connection that broke in the outage and was not used until now.
-                if let Err(error) = created {
-                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-                }
-                let reading = async {
-                    loop {
-                        match store.load(&key, &patient()).await {
-                            Ok(Some(record)) => return number(&record),
-                            Ok(None) => _ = store.commit(&key, Expect::Absent, write(n.to_string()), &patient()).await,
-                            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
-                        }
-                    }
-                };
-                assert_eq!(within("working after an outage", PATIENCE, reading).await, n);
-            }
-        });
-        all(calls).await;
-        tell(&format!("after {outage:?} {MANY} calls took {:?}", begun.elapsed()));
+        let mut best = Duration::MAX;
+        for round in 0..3 {
+            best = best.min(many_through(&net, outage, round).await);
+        }
+        assert!(
+            best <= RECOVERY,
+            "after {MANY} calls in a network that does not work ({outage:?}) the store took {best:?}"
+        );
     }
+}
+
+/// How soon the store works again for one.
+async fn many_through<N: Networked>(net: &N, outage: Outage, round: usize) -> Duration {
+    ready(net).await;
+    outage.begin(net.proxy());
+    let calls = (0..MANY).map(|n| {
+        let (store, key) = (net.store(), net.key(&format!("{outage:?}-{round}-{n}")));
+        async move {
+            let what = format!("one of {MANY}, {outage:?}");
+            let limit = IO + SLACK + CROWDED;
+            let deadline = request();
+            match n % 3 {
+                0 => assert_unavailable(&what, within(&what, limit, store.load(&key, &deadline)).await),
+                1 => {
+                    let call = store.commit(&key, Expect::Absent, write(n.to_string()), &deadline);
+                    assert_unavailable(&what, within(&what, limit, call).await);
+                }
+                _ => {
+                    let call = store.lock(&key, Claim::Either, &deadline);
+                    assert_unavailable(&what, within(&what, limit, call).await);
+                }
+            }
+        }
+    });
+    all(calls).await;
+    net.proxy().heal();
+    let took = recovery(&net.store(), &net.key("after")).await;
+    let calls = (0..MANY).map(|n| {
+        let (store, key) = (net.store(), net.key(&format!("{outage:?}-after-{round}-{n}")));
+        async move {
+            let created = store.commit(&key, Expect::Absent, write(n.to_string()), &patient()).await;
+            // Said by a connection that broke in the outage and was not used until now.
+            if let Err(error) = created {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+            }
+            let reading = async {
+                loop {
+                    match store.load(&key, &patient()).await {
+                        Ok(Some(record)) => return number(&record),
+                        Ok(None) => _ = store.commit(&key, Expect::Absent, write(n.to_string()), &patient()).await,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+                    }
+                }
+            };
+            assert_eq!(within("working after an outage", PATIENCE, reading).await, n);
+        }
+    });
+    all(calls).await;
+    took
 }
 
 /// How many increments were acknowledged, and of how many nothing is known.

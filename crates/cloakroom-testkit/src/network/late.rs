@@ -102,12 +102,13 @@ pub async fn late_replies_among_many_calls_are_nobody_elses<N: Networked>(net: N
     let records = records(&net, 16).await;
     ready(&net).await;
     net.proxy().delay(Way::Reply, Duration::from_millis(8));
-    let tasks = records.into_iter().enumerate().map(|(task, record)| {
-        let store = net.store();
+    let tasks = (0..records.len()).map(|task| {
+        let (store, records) = (net.store(), records.clone());
         async move {
             let (mut right, mut late) = (0, 0);
             for n in 0..40 {
-                let short = (task + n) % 2 == 0;
+                // Each time another one, lest a reply that is late be right by chance.
+                let (record, short) = (&records[(task + n * 5) % records.len()], (task + n) % 2 == 0);
                 let limit = if short { Duration::from_millis(4) } else { Duration::from_secs(20) };
                 match store.load(&record.0, &Deadline::new(limit, Duration::ZERO)).await {
                     Ok(Some(found)) => {

@@ -29,6 +29,7 @@ macro_rules! store_faults {
             outages::latency_within_the_limit_harms_nothing,
             outages::latency_beyond_the_limit_is_unavailable,
             outages::after_an_outage_the_store_works_within_a_second,
+            outages::many_outages_one_after_the_other_use_nothing_up,
             outages::a_store_that_was_made_in_an_outage_works_when_it_is_over,
             late::a_late_reply_is_not_the_answer_of_a_later_call,
             late::a_late_reply_of_a_change_is_not_the_answer_of_a_later_call,

@@ -160,6 +160,29 @@ pub async fn after_an_outage_the_store_works_within_a_second<N: Networked>(net: 
     }
 }
 
+/// A connection that was well a moment ago, and what the store does with it when nobody waits any more, cost nothing that is
+/// missing later.
+pub async fn many_outages_one_after_the_other_use_nothing_up<N: Networked>(net: N) {
+    let key = net.key("again");
+    for round in 0..60 {
+        ready(&net).await;
+        let outage = [Outage::Hole, Outage::HalfOpen][round % 2];
+        let deadline = cloakroom_core::Deadline::new(IO / 5, Duration::ZERO);
+        // The network ends at the moment at which a call has its answer.
+        let _ = in_time("a call before an outage", net.store().load(&key, &request())).await;
+        outage.begin(net.proxy());
+        let answer = in_time("a call in an outage", net.store().load(&key, &deadline)).await;
+        assert_unavailable("a call in an outage", answer);
+        net.proxy().heal();
+    }
+    let mut best = Duration::MAX;
+    for round in 0..3 {
+        best = best.min(recovery(&net.store(), &key).await);
+        works(&net.store(), &net, &format!("again-{round}")).await;
+    }
+    assert!(best <= RECOVERY, "after many outages the store took {best:?} to work again");
+}
+
 /// A store that was opened while nobody was there.
 pub async fn a_store_that_was_made_in_an_outage_works_when_it_is_over<N: Networked>(net: N) {
     let (key, mut best) = (net.key("early"), Duration::MAX);

@@ -197,6 +197,8 @@ caught! {
     half_a_reply_taken_for_the_whole: BelievesPieces
         by cuts::a_read_that_is_cut_anywhere_is_never_absent, "was read where there is";
     a_pool_that_runs_dry: LosesPlaces by late::calls_that_are_dropped_use_nothing_up, "no end within";
+    a_pool_that_runs_dry_in_outages: LooksBack
+        by outages::many_outages_one_after_the_other_use_nothing_up, "does not recover";
     a_question_too_many: AsksTwice
         by trips::each_verb_asks_the_server_as_often_as_it_shall, "counted on the left";
     a_life_that_is_never_extended: TellsNoLife

@@ -76,10 +76,26 @@ pub(crate) async fn recovery(store: &Shared, key: &Key) -> Duration {
     loop {
         match in_time("asking after an outage", store.load(key, &request())).await {
             Ok(_) => return begun.elapsed(),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "after an outage: {error:?}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "after an outage: {error:?}");
+                let waited = begun.elapsed();
+                assert!(waited < PATIENCE, "the network works, and the store does not recover: {error:?}");
+            }
         }
-        assert!(begun.elapsed() < PATIENCE, "the network works, and the store does not recover");
         sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until nothing is under way any more, also nothing that the store does by itself.
+pub(crate) async fn quiet<N: Networked>(net: &N, moment: Duration) {
+    let mut last = net.proxy().counts();
+    loop {
+        sleep(moment).await;
+        let now = net.proxy().counts();
+        if (now.asked, now.replies) == (last.asked, last.replies) {
+            return;
+        }
+        last = now;
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) enum Flaw {
     BelievesPieces,
     /// Loses a place in its pool with each call that is dropped.
     LosesPlaces,
+    /// Asks whether a connection is well after each call, without a limit, and keeps its place meanwhile.
+    LooksBack,
     /// Asks whether the server is there before each call.
     AsksTwice,
     /// Does not tell how long records live.
@@ -79,7 +81,7 @@ struct Inner {
     idle: Mutex<Vec<BufReader<TcpStream>>>,
     lines: Lines,
     tokens: AtomicU64,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     turn: tokio::sync::Mutex<()>,
     broken: AtomicBool,
     failed: Mutex<Option<Instant>>,
@@ -204,6 +206,13 @@ impl Inner {
                     if place.is_none() {
                         self.places.add_permits(1);
                     }
+                    if self.has(Flaw::LooksBack) {
+                        let inner = Arc::clone(self);
+                        tokio::spawn(async move {
+                            let _place = inner.places.acquire().await;
+                            inner.exchange(b"GET ping 0\n", &AtomicBool::new(false)).await.map(drop)
+                        });
+                    }
                     reply
                 })
                 .await
@@ -280,7 +289,7 @@ impl ToyStore {
             tokens: AtomicU64::new(
                 u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()) << 32 | next(),
             ),
-            places: Semaphore::new(MOST),
+            places: Arc::new(Semaphore::new(MOST)),
             turn: tokio::sync::Mutex::default(),
             broken: AtomicBool::new(false),
             failed: Mutex::default(),
