@@ -193,8 +193,9 @@ struct Lengths {
 
 /// Measured as the cuts find it.
 async fn lengths<N: Networked>(net: &N, call: Call, warm: bool, name: &str) -> Lengths {
-    let mut lengths = Lengths { warm, request: 0, reply: 0, markers: 0 };
-    for round in 0..2 {
+    let mut lengths = Lengths { warm, request: usize::MAX, reply: usize::MAX, markers: 1 };
+    // The least of some times: what the store does beside only adds to it.
+    for round in 0..3 {
         let mut case = prepare(net, call, warm, &format!("{name}-{round}")).await;
         net.proxy().watch(case.marker());
         let before = net.proxy().counts();
@@ -202,8 +203,9 @@ async fn lengths<N: Networked>(net: &N, call: Call, warm: bool, name: &str) -> L
         let now = net.proxy().counts();
         let answer = answer.unwrap_or_else(|error| panic!("{call:?}, before anything is broken: {error:?}"));
         case.judge(Ok(answer)).await.check(&net.trusted()).await;
-        let (request, reply) = (size(now.requests - before.requests), size(now.replies - before.replies));
-        lengths = Lengths { warm, request, reply, markers: net.proxy().seen() };
+        lengths.request = lengths.request.min(size(now.requests - before.requests));
+        lengths.reply = lengths.reply.min(size(now.replies - before.replies));
+        lengths.markers = lengths.markers.max(net.proxy().seen());
     }
     assert!(lengths.request > 0 && lengths.reply > 0, "{call:?} does not go through the proxy");
     lengths

@@ -121,6 +121,18 @@ pub(crate) struct Case {
     lease: Option<Box<dyn Lease>>,
 }
 
+/// What goes through the proxy once nothing is broken any more: a connection that broke earlier may be found only now.
+async fn through<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> T {
+    let mut left = 20;
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) if error.kind() == ErrorKind::Unavailable && left > 0 => left -= 1,
+            Err(error) => panic!("preparing a call, with nothing broken: {error:?}"),
+        }
+    }
+}
+
 /// What is left of a call: which states are possible now.
 pub(crate) struct Verdict {
     name: String,
@@ -154,11 +166,11 @@ impl Case {
         }
         match call {
             Call::Commit { how: How::Is, .. } => {
-                let record = store.load(&case.key, &patient()).await.unwrap();
+                let record = through(|| async { store.load(&case.key, &patient()).await }).await;
                 case.version = Some(record.expect("prepared").version);
             }
             Call::Commit { how: How::Held, .. } => {
-                let locked = store.lock(&case.key, Claim::Existing, &patient()).await.unwrap();
+                let locked = through(|| async { store.lock(&case.key, Claim::Existing, &patient()).await }).await;
                 case.lease = Some(locked.expect("prepared").lease);
             }
             _ => {}

@@ -9,6 +9,9 @@ use rustix::process::Signal;
 use super::database::{Database, run};
 use crate::error::{Doing, Failure, Result};
 
+/// What it says to those who come too early.
+const STARTING: [&str; 2] = ["starting up", "not yet accepting connections"];
+
 /// A PostgreSQL server. Everybody is let in, but who has a password: see [`url_as`](Postgres::url_as).
 #[derive(Debug)]
 pub struct Postgres(Database);
@@ -82,11 +85,11 @@ impl Postgres {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         // It listens some moments before it lets anybody in.
-        let mut left = 200;
+        let mut left = 1000;
         psql.args(["-p", &port, "-d", database, "-c", sql]);
         loop {
             match run("asking postgres", &mut psql) {
-                Err(failure) if left > 0 && failure.to_string().contains("starting up") => {
+                Err(failure) if left > 0 && STARTING.iter().any(|text| failure.to_string().contains(text)) => {
                     left -= 1;
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }
