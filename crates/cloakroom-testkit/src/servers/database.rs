@@ -72,6 +72,14 @@ impl Database {
         self.until("it has gone", || rustix::process::test_kill_process(pid).is_err())
     }
 
+    /// Kills the server and all processes it has made, and returns when it has gone.
+    pub(crate) fn kill(&self) -> Result<()> {
+        fs::remove_file(self.root.join("run")).doing(|| "killing a server".to_owned())?;
+        let pid = self.pid()?;
+        self.signal_all(Signal::KILL)?;
+        self.until("it has gone", || rustix::process::test_kill_process(pid).is_err())
+    }
+
     /// Starts it again on the same port, with the same data, and returns when it listens.
     pub(crate) fn start_again(&self) -> Result<()> {
         fs::write(self.root.join("run"), "").doing(|| "starting a server again".to_owned())?;

@@ -103,3 +103,28 @@ impl MariaDb {
 fn option(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
 }
+
+/// For the [suite of failures](crate::network).
+#[expect(clippy::expect_used, reason = "this crate is made of tests")]
+impl crate::network::Server for MariaDb {
+    fn stop(&self) {
+        MariaDb::stop(self).expect("mariadb can be killed");
+    }
+
+    fn restart(&self) {
+        self.start_again().expect("mariadb comes back");
+        self.sql("mysql", "SELECT 1").expect("mariadb lets somebody in");
+    }
+
+    fn pause(&self) {
+        MariaDb::pause(self).expect("mariadb can be paused");
+    }
+
+    fn resume(&self) {
+        MariaDb::resume(self).expect("mariadb can go on");
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
+}

@@ -136,3 +136,27 @@ fn command(addr: SocketAddr, options: &[&str]) -> Command {
     command.args(["-U", "0", "-t", "2"]).args(options);
     command
 }
+
+/// For the [suite of failures](crate::network).
+#[expect(clippy::expect_used, reason = "this crate is made of tests")]
+impl crate::network::Server for Memcached {
+    fn stop(&self) {
+        Memcached::stop(self);
+    }
+
+    fn restart(&self) {
+        Memcached::restart(self, &[]).expect("memcached comes back");
+    }
+
+    fn pause(&self) {
+        Memcached::pause(self).expect("memcached can be paused");
+    }
+
+    fn resume(&self) {
+        Memcached::resume(self).expect("memcached can go on");
+    }
+
+    fn keeps_records(&self) -> bool {
+        false
+    }
+}

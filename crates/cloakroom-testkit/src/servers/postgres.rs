@@ -9,6 +9,9 @@ use rustix::process::Signal;
 use super::database::{Database, run};
 use crate::error::{Doing, Failure, Result};
 
+/// What it says to those who come too early.
+const STARTING: [&str; 2] = ["starting up", "not yet accepting connections"];
+
 /// A PostgreSQL server. Everybody is let in, but who has a password: see [`url_as`](Postgres::url_as).
 #[derive(Debug)]
 pub struct Postgres(Database);
@@ -82,11 +85,11 @@ impl Postgres {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         // It listens some moments before it lets anybody in.
-        let mut left = 200;
+        let mut left = 1000;
         psql.args(["-p", &port, "-d", database, "-c", sql]);
         loop {
             match run("asking postgres", &mut psql) {
-                Err(failure) if left > 0 && failure.to_string().contains("starting up") => {
+                Err(failure) if left > 0 && STARTING.iter().any(|text| failure.to_string().contains(text)) => {
                     left -= 1;
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }
@@ -98,6 +101,12 @@ impl Postgres {
     /// Ends it, and whatever is under way with it.
     pub fn stop(&self) -> Result<()> {
         self.0.stop(Signal::INT)
+    }
+
+    /// Kills it with all its processes. With this module's settings it loses the last changes then; with
+    /// `synchronous_commit=on` it does not.
+    pub fn kill(&self) -> Result<()> {
+        self.0.kill()
     }
 
     /// Starts it again, on the same port and with the same data.
@@ -124,4 +133,31 @@ fn programs() -> Result<PathBuf> {
     found.retain(|bin| bin.join("initdb").exists());
     found.sort();
     found.pop().ok_or_else(|| Failure::new("no `initdb`: install PostgreSQL (Debian: postgresql), or leave these tests out with CLOAKROOM_SKIP=postgres"))
+}
+
+/// For the [suite of failures](crate::network).
+#[expect(clippy::expect_used, reason = "this crate is made of tests")]
+impl crate::network::Server for Postgres {
+    /// At once, as by a crash of the machine.
+    fn stop(&self) {
+        self.kill().expect("postgres can be killed");
+    }
+
+    /// It listens some moments before it lets anybody in.
+    fn restart(&self) {
+        self.start_again().expect("postgres comes back");
+        self.sql("postgres", "SELECT 1").expect("postgres lets somebody in");
+    }
+
+    fn pause(&self) {
+        Postgres::pause(self).expect("postgres can be paused");
+    }
+
+    fn resume(&self) {
+        Postgres::resume(self).expect("postgres can go on");
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
 }

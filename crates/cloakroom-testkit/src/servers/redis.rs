@@ -396,3 +396,28 @@ pub fn certificates(dir: &Path) -> Result<[PathBuf; 3]> {
     }
     Ok([path("ca.pem"), path("server.pem"), path("server.key")])
 }
+
+/// For the [suite of failures](crate::network).
+#[expect(clippy::expect_used, reason = "this crate is made of tests")]
+impl crate::network::Server for RedisServer {
+    fn stop(&self) {
+        RedisServer::stop(self);
+    }
+
+    fn restart(&self) {
+        RedisServer::restart(self).expect("redis comes back");
+    }
+
+    fn pause(&self) {
+        RedisServer::pause(self).expect("redis can be paused");
+    }
+
+    fn resume(&self) {
+        RedisServer::resume(self).expect("redis can go on");
+    }
+
+    /// It is started without anything on disk.
+    fn keeps_records(&self) -> bool {
+        false
+    }
+}

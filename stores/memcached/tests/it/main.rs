@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod php;
 #[cfg(test)]
 mod proxy;

@@ -9,6 +9,8 @@ mod faults;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod php;
 #[cfg(test)]
 mod util;

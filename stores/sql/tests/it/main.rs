@@ -6,6 +6,8 @@ mod conformance;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod rounds;

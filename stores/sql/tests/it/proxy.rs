@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What sqlx says to see whether a connection is still there, between one use and the next: PostgreSQL's Sync, MySQL's
 /// COM_PING. No request waits for these.
-const PINGS: [&[u8]; 2] = [b"S\0\0\0\x04", b"\x01\0\0\0\x0e"];
+pub(crate) const PINGS: [&[u8]; 2] = [b"S\0\0\0\x04", b"\x01\0\0\0\x0e"];
 
 #[derive(Clone)]
 pub(crate) struct Proxy {
