@@ -20,6 +20,9 @@ use tokio::sync::{mpsc as orders, watch};
 use self::carry::{Connection, carry};
 use crate::error::{Doing, Result};
 
+/// Whether these bytes of a client are work that goes on behind the test's back.
+type IsBackground = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 /// How many may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -102,7 +105,7 @@ struct State {
     oldest: u64,
     open: BTreeSet<u64>,
     counts: Counts,
-    background: Option<Box<dyn Fn(&[u8]) -> bool + Send>>,
+    background: Option<IsBackground>,
     marker: Vec<u8>,
     /// How many markers there have been.
     watches: u64,
