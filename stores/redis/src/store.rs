@@ -361,7 +361,11 @@ impl Inner {
         let (server, record) = self.server(key)?;
         let mut expire = Pipeline::with_capacity(1);
         expire.cmd("EXPIRE").arg(&record).arg(layout::seconds(ttl));
-        match server.link.ask(&Question::again(&record, What::Commands(expire)), deadline).await?.as_slice() {
+        let question = Question::again(&record, What::Commands(expire));
+        let answer = server.link.ask(&question, deadline).await;
+        // Asking twice did no harm; that the life is as it was is not known all the same.
+        let in_doubt = |error: Error| if question.was_sent() { error.or_maybe_applied() } else { error };
+        match answer.map_err(in_doubt)?.as_slice() {
             [Value::Int(1)] => Ok(Outcome::Done(None)),
             [Value::Int(0)] => Ok(Outcome::Gone),
             _ => Err(reply::strange()),

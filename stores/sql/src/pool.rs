@@ -1,16 +1,11 @@
 //! Connections: how many there are, that a dirty one is never used again, and one way of asking for both servers.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::{Deadline, Error, Result};
-use sqlx::SqlStr;
-use sqlx::mysql::MySqlPoolOptions;
-use sqlx::pool::{PoolConnection, PoolConnectionMetadata, PoolOptions};
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, Postgres, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, PgConnection, SqlSafeStr as _, SqlStr};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,25 +14,35 @@ use crate::error::{Failure, sort, sort_connecting};
 use crate::layout::Dialect;
 use crate::row::{Arg, Row, bind_mysql, bind_postgres};
 
-/// How long connecting is tried on after the request that wanted it gave up; its pauses are a fifth of it at most.
+/// How long connecting goes on, also after the request that wanted it gave up.
 const CONNECTING: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is tried before it is used: the server may have closed it.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long saying goodbye to a server may take.
+const CLOSING: Duration = Duration::from_secs(1);
 /// What our statements rely on, whatever the server's own settings are: nothing is cut off, and no gaps are locked.
 const MYSQL_SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'; \
                              SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
 /// A bounded number of connections to one server.
+///
+/// sqlx's own pool asks each connection that comes back whether it lives, without a limit: one whose server has fallen
+/// silent keeps its place for ever. Here a connection that was idle is asked when it is wanted, within the limit of
+/// the request that wants it.
 pub(crate) struct Pool {
-    db: Db,
+    server: Server,
     gate: Arc<Semaphore>,
+    idle: Shelf,
     trouble: Trouble,
     handle: Handle,
 }
 
-enum Db {
-    Postgres(sqlx::Pool<Postgres>),
-    MySql(sqlx::Pool<MySql>),
+/// The connections that nobody uses. The last to come is the first to go, so that those beyond need grow old and die.
+type Shelf = Arc<Mutex<Vec<Idle>>>;
+
+struct Idle {
+    raw: Raw,
+    since: Instant,
 }
 
 /// When a connection was last found broken. Those that were used last before that may be so as well.
@@ -49,61 +54,58 @@ impl Trouble {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn is_suspect(&self, idle_for: Duration) -> bool {
+    fn is_suspect(&self, idle_since: Instant) -> bool {
         let noted = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle_for > IDLE || noted.is_some_and(|noted| noted.elapsed() < idle_for)
+        idle_since.elapsed() > IDLE || noted.is_some_and(|noted| noted > idle_since)
     }
-}
-
-type Check<'c> = Pin<Box<dyn Future<Output = sqlx::Result<bool>> + Send + 'c>>;
-
-fn options<DB: sqlx::Database>(size: u32, trouble: &Trouble) -> PoolOptions<DB> {
-    let trouble = trouble.clone();
-    PoolOptions::new().max_connections(size).acquire_timeout(CONNECTING).test_before_acquire(false).before_acquire(
-        move |connection: &mut DB::Connection, meta: PoolConnectionMetadata| -> Check<'_> {
-            let suspect = trouble.is_suspect(meta.idle_for);
-            Box::pin(async move { Ok(!suspect || connection.ping().await.is_ok()) })
-        },
-    )
 }
 
 impl Pool {
     /// Connects to nothing yet.
     pub(crate) fn new(server: &Server, size: u32, handle: &Handle) -> Pool {
-        let trouble = Trouble::default();
-        let db = match server {
-            Server::Postgres(connect) => {
-                let options: PgPoolOptions = options(size, &trouble);
-                Db::Postgres(options.connect_lazy_with((**connect).clone()))
-            }
-            Server::MySql(connect) => {
-                let options: MySqlPoolOptions = options(size, &trouble);
-                let options = options.after_connect(|connection, _| {
-                    Box::pin(async { connection.execute(MYSQL_SESSION).await.map(drop) })
-                });
-                Db::MySql(options.connect_lazy_with((**connect).clone()))
-            }
-        };
         let gate = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(usize::MAX)));
-        Pool { db, gate, trouble, handle: handle.clone() }
+        let (idle, trouble) = (Shelf::default(), Trouble::default());
+        Pool { server: server.clone(), gate, idle, trouble, handle: handle.clone() }
     }
 
     /// A connection, within what is left of the time for talking.
     pub(crate) async fn get(&self, deadline: &Deadline) -> Result<Conn, Failure> {
         let gate = Arc::clone(&self.gate);
-        let permit = match Arc::clone(&gate).try_acquire_owned() {
+        let mut permit = match Arc::clone(&gate).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => match deadline.io(gate.acquire_owned()).await {
                 Ok(Ok(permit)) => permit,
                 Ok(Err(_)) | Err(_) => return Err(Failure::NotSent(exhausted())),
             },
         };
-        let (trouble, handle) = (self.trouble.clone(), self.handle.clone());
-        let new = |raw| Conn { raw: Some(raw), permit: Some(permit), busy: false, open: false, trouble, handle };
-        match &self.db {
-            Db::Postgres(pool) => self.acquire(pool, deadline, |raw| new(Raw::Postgres(raw))).await,
-            Db::MySql(pool) => self.acquire(pool, deadline, |raw| new(Raw::MySql(raw))).await,
+        while let Some(Idle { raw, since }) = self.last() {
+            let mut conn = self.conn(raw, permit);
+            if !self.trouble.is_suspect(since) {
+                return Ok(conn);
+            }
+            match deadline.io(conn.ping()).await {
+                Ok(Ok(())) => return Ok(conn),
+                Ok(Err(_)) => {}
+                Err(error) => {
+                    // It stays silent, and so may the others that are as old.
+                    self.trouble.note();
+                    return Err(Failure::NotSent(error));
+                }
+            }
+            // A broken one is closed; its place is the next one's.
+            let Some(place) = conn.permit.take() else { return Err(Failure::NotSent(exhausted())) };
+            permit = place;
         }
+        // Connecting goes on when the request that wanted it has given up, or it might never succeed.
+        let (server, new) = (self.server.clone(), self.maker());
+        let connecting = self.handle.spawn(async move {
+            match tokio::time::timeout(CONNECTING, connect(&server)).await {
+                Ok(raw) => raw.map(|raw| new(raw, permit)).map_err(sort_connecting),
+                Err(_) => Err(Failure::NotSent(Error::unavailable("the database could not be reached in time"))),
+            }
+        });
+        let stopped = || Err(Failure::NotSent(Error::unavailable("connecting to the database broke off")));
+        deadline.io(async { connecting.await.unwrap_or_else(|_| stopped()) }).await.map_err(Failure::NotSent)?
     }
 
     /// Whether the server answers at all. Where all connections are busy, it does.
@@ -119,24 +121,36 @@ impl Pool {
         ping.await.is_ok()
     }
 
-    async fn acquire<DB: sqlx::Database>(
-        &self,
-        pool: &sqlx::Pool<DB>,
-        deadline: &Deadline,
-        new: impl FnOnce(PoolConnection<DB>) -> Conn + Send + 'static,
-    ) -> Result<Conn, Failure> {
-        let acquire = {
-            let pool = pool.clone();
-            async move { pool.acquire().await.map(new) }
-        };
-        let acquired = if pool.num_idle() > 0 {
-            deadline.io(acquire).await
-        } else {
-            // Connecting goes on when the request that wanted it has given up, or it might never succeed.
-            let connecting = self.handle.spawn(acquire);
-            deadline.io(async { connecting.await.unwrap_or(Err(sqlx::Error::PoolClosed)) }).await
-        };
-        acquired.map_err(Failure::NotSent)?.map_err(sort_connecting)
+    fn last(&self) -> Option<Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn conn(&self, raw: Raw, permit: OwnedSemaphorePermit) -> Conn {
+        self.maker()(raw, permit)
+    }
+
+    fn maker(&self) -> impl FnOnce(Raw, OwnedSemaphorePermit) -> Conn + Send + 'static {
+        let (idle, trouble, handle) = (Arc::clone(&self.idle), self.trouble.clone(), self.handle.clone());
+        move |raw, permit| Conn {
+            raw: Some(raw),
+            permit: Some(permit),
+            busy: false,
+            open: false,
+            idle,
+            trouble,
+            handle,
+        }
+    }
+}
+
+async fn connect(server: &Server) -> sqlx::Result<Raw> {
+    match server {
+        Server::Postgres(options) => PgConnection::connect_with(options).await.map(Box::new).map(Raw::Postgres),
+        Server::MySql(options) => {
+            let mut connection = MySqlConnection::connect_with(options).await?;
+            connection.execute(MYSQL_SESSION).await?;
+            Ok(Raw::MySql(Box::new(connection)))
+        }
     }
 }
 
@@ -149,13 +163,14 @@ pub(crate) struct Conn {
     busy: bool,
     /// In a transaction, or holding a lock of the session.
     open: bool,
+    idle: Shelf,
     trouble: Trouble,
     handle: Handle,
 }
 
 enum Raw {
-    Postgres(PoolConnection<Postgres>),
-    MySql(PoolConnection<MySql>),
+    Postgres(Box<PgConnection>),
+    MySql(Box<MySqlConnection>),
 }
 
 /// How a statement that only writes ended.
@@ -294,23 +309,22 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        let (Some(raw), broken) = (self.raw.take(), self.busy || self.open) else { return };
-        // sqlx gives connections back in a task, and panics where there is no runtime for one.
-        let _context = self.handle.enter();
-        match raw {
-            Raw::Postgres(mut connection) => {
-                if broken {
-                    connection.close_on_drop();
+        let Some(raw) = self.raw.take() else { return };
+        if self.busy {
+            // An answer is outstanding: there is nothing to say any more.
+            drop(raw);
+        } else if self.open {
+            self.handle.spawn(tokio::time::timeout(CLOSING, async move {
+                match raw {
+                    Raw::Postgres(connection) => connection.close().await,
+                    Raw::MySql(connection) => connection.close().await,
                 }
-                drop(connection);
-            }
-            Raw::MySql(mut connection) => {
-                if broken {
-                    connection.close_on_drop();
-                }
-                drop(connection);
-            }
+            }));
+        } else {
+            let idle = Idle { raw, since: Instant::now() };
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
         }
+        // Only now, so that whoever gets the place finds the connection.
         self.permit.take();
     }
 }
