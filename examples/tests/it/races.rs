@@ -5,7 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use cloakroom_testkit::http::{Ask, Reply, send};
+use cloakroom_testkit::php::skip;
 use cloakroom_testkit::process::Process;
+use cloakroom_testkit::servers::mariadb::MariaDb;
+use cloakroom_testkit::servers::memcached::Memcached;
+use cloakroom_testkit::servers::postgres::Postgres;
+use cloakroom_testkit::servers::redis::RedisServer;
 use serde_json::Value;
 
 use crate::program::start;
@@ -29,19 +34,18 @@ impl Race {
 
     fn json(&self, client: usize, path: &str, cookie: &str) -> Value {
         let reply = self.get(client, path, cookie);
-        let said = || {
-            format!(
-                "{}{}",
-                String::from_utf8_lossy(&reply.body),
-                self.servers.iter().map(Process::log_tail).collect::<String>()
-            )
-        };
-        assert_eq!(reply.status, 200, "{path}: {}", said());
+        assert_eq!(reply.status, 200, "{path}: {}", self.said(&reply));
         serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    fn said(&self, reply: &Reply) -> String {
+        let logs: String = self.servers.iter().map(Process::log_tail).collect();
+        format!("{}{logs}", String::from_utf8_lossy(&reply.body))
     }
 
     fn login(&self) -> String {
         let reply = self.get(0, "/login", "");
+        assert_eq!(reply.status, 200, "{}", self.said(&reply));
         let line = reply.all("set-cookie").next().unwrap().to_owned();
         line.split(';').next().unwrap().to_owned()
     }
@@ -146,6 +150,71 @@ fn nothing_is_lost_between_two_processes_on_files() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("files://{}", directory.path().display());
     Race::on::<2>(&url).check();
+}
+
+/// One process, and two, on one server; each with sessions of its own.
+fn check_one_and_two(url: &str) {
+    Race::on::<1>(url).check();
+    Race::on::<2>(url).check();
+}
+
+#[test]
+fn nothing_is_lost_in_redis() {
+    if skip("redis") {
+        return;
+    }
+    let server = RedisServer::start(&[]).unwrap();
+    check_one_and_two(&format!("redis://{}", server.addr()));
+}
+
+#[test]
+fn nothing_is_lost_in_memcached() {
+    if skip("memcached") {
+        return;
+    }
+    let server = Memcached::start(&[]).unwrap();
+    check_one_and_two(&format!("memcached://{}", server.addr()));
+}
+
+#[test]
+fn nothing_is_lost_on_three_memcached_servers() {
+    if skip("memcached") {
+        return;
+    }
+    let servers = [(); 3].map(|()| Memcached::start(&[]).unwrap());
+    let hosts: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
+    check_one_and_two(&format!("memcached://{}", hosts.join(",")));
+}
+
+#[test]
+fn nothing_is_lost_in_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    check_one_and_two(&format!("sqlite://{}/sessions.db", directory.path().display()));
+}
+
+#[test]
+fn nothing_is_lost_in_postgresql() {
+    if skip("postgres") {
+        return;
+    }
+    let server = Postgres::start(&[]).unwrap();
+    let url = format!("{}?sslmode=disable", server.url("postgres"));
+    check_one_and_two(&url);
+    Race::on::<2>(&format!("{url}&layout=symfony&lock=transactional&table=transactional&migrate=yes")).check();
+    Race::on::<2>(&format!("{url}&layout=symfony&lock=advisory&table=advisory&migrate=yes")).check();
+}
+
+#[test]
+fn nothing_is_lost_in_mariadb() {
+    if skip("mariadb") {
+        return;
+    }
+    let server = MariaDb::start(&[]).unwrap();
+    server.sql("mysql", "CREATE DATABASE races").unwrap();
+    let url = format!("{}?sslmode=disabled", server.url("races"));
+    check_one_and_two(&url);
+    Race::on::<2>(&format!("{url}&layout=symfony&lock=transactional&table=transactional&migrate=yes")).check();
+    Race::on::<2>(&format!("{url}&layout=symfony&lock=advisory&table=advisory&migrate=yes")).check();
 }
 
 /// `update` holds nothing while a handler thinks, so that 200 increments with 4 ms of thinking by 8 clients take about

@@ -127,8 +127,8 @@ impl Started {
         let put = if delete_old { Put::Remove } else { Put::Payload(state.payload(self.opened.draft.to_bytes())?) };
         let lease = self.opened.lease.take().ok_or_else(Error::gone)?;
         let engine = state.engine.clone();
-        let exchanged =
-            engine.complete(exchange(engine.clone(), self.opened.key.clone(), lease, put, deadline)).await?;
+        let held = HeldRecord { key: self.opened.key.clone(), lease, may_be_missing: delete_old && self.is_new() };
+        let exchanged = engine.complete(exchange(engine.clone(), held, put, deadline)).await?;
         match exchanged {
             Exchanged::New { id, key, lease } => {
                 let opened = &mut *self.opened;
@@ -182,6 +182,14 @@ impl Started {
     }
 }
 
+/// The old session, as `exchange` gets it.
+struct HeldRecord {
+    key: Key,
+    lease: Box<dyn Lease>,
+    /// Nothing was found when it was locked, and not every store makes a record by locking it.
+    may_be_missing: bool,
+}
+
 enum Exchanged {
     New {
         id: SessionId,
@@ -196,7 +204,8 @@ enum Exchanged {
 }
 
 /// Makes and locks a new record, then lets the old one go.
-async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, deadline: Deadline) -> Result<Exchanged> {
+async fn exchange(engine: Engine, old: HeldRecord, put: Put, deadline: Deadline) -> Result<Exchanged> {
+    let HeldRecord { key: old, lease: held, may_be_missing } = old;
     let mut error = Error::new(ErrorKind::Conflict, "every new id was taken");
     for _ in 0..NEW_IDS {
         let id = match engine.new_id() {
@@ -208,6 +217,9 @@ async fn exchange(engine: Engine, old: Key, held: Box<dyn Lease>, put: Put, dead
             Ok(Some(locked)) => {
                 let failure = match engine.store().commit(&old, Expect::Held(held), put, &deadline).await {
                     Ok(Outcome::Done(_) | Outcome::Removed(_)) => {
+                        return Ok(Exchanged::New { id, key, lease: locked.lease });
+                    }
+                    Ok(Outcome::Gone) if may_be_missing => {
                         return Ok(Exchanged::New { id, key, lease: locked.lease });
                     }
                     // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
