@@ -63,9 +63,15 @@ impl Trouble {
 impl Pool {
     /// Connects to nothing yet.
     pub(crate) fn new(server: &Server, size: u32, handle: &Handle) -> Pool {
-        let gate = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(usize::MAX)));
         let (idle, trouble) = (Shelf::default(), Trouble::default());
-        Pool { server: server.clone(), gate, idle, trouble, handle: handle.clone() }
+        Pool { server: server.clone(), gate: gate(size), idle, trouble, handle: handle.clone() }
+    }
+
+    /// Further connections to the same server, with a limit of their own. Trouble with one is trouble with all.
+    pub(crate) fn beside(&self, size: u32) -> Pool {
+        let Pool { server, trouble, handle, .. } = self;
+        let (server, trouble, handle) = (server.clone(), trouble.clone(), handle.clone());
+        Pool { server, gate: gate(size), idle: Shelf::default(), trouble, handle }
     }
 
     /// A connection, within what is left of the time for talking.
@@ -141,6 +147,10 @@ impl Pool {
             handle,
         }
     }
+}
+
+fn gate(size: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)))
 }
 
 async fn connect(server: &Server) -> sqlx::Result<Raw> {

@@ -70,11 +70,12 @@ impl Shared {
                 texts: symfony_sql::Texts::new(dialect, symfony, table.unwrap_or(SYMFONY_TABLE), &aside)?,
             }),
         };
+        let main = Pool::new(&config.server, config.connections, handle);
         Ok(Shared {
             dialect,
             way,
-            main: Pool::new(&config.server, config.connections, handle),
-            locks: Pool::new(&config.server, config.lock_connections, handle),
+            locks: main.beside(config.lock_connections),
+            main,
             lines: Lines::default(),
             handle: handle.clone(),
             lease: config.lease,
