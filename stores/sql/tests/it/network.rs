@@ -1,5 +1,4 @@
-//! The suite of failures, through a proxy that breaks the network at every byte: in each layout that has locks, on both
-//! servers.
+//! The suite of failures, through a proxy that breaks the network at every byte, on both servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,7 +140,3 @@ macro_rules! on {
 
 on!(postgres_native, Postgres, "layout=native");
 on!(mariadb_native, MariaDb, "layout=native");
-on!(postgres_transactional, Postgres, "layout=symfony&migrate=yes&lock=transactional");
-on!(mariadb_transactional, MariaDb, "layout=symfony&migrate=yes&lock=transactional");
-on!(postgres_advisory, Postgres, "layout=symfony&migrate=yes&lock=advisory");
-on!(mariadb_advisory, MariaDb, "layout=symfony&migrate=yes&lock=advisory");
