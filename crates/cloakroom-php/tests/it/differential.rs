@@ -248,16 +248,17 @@ fn edits() {
                 let answer = php.edit(format, &stored, bag.as_bytes(), &edits);
                 assert_eq!(show(&answer[0]), show(&answer[1]), "{}", shown());
                 let encoded = bag.encode().expect("encode").unwrap_or_default();
-                if answer[2] == encoded {
+                if is_same(&encoded, &answer[2]) {
                     exact += 1;
                 } else {
                     assert!(php_makes_an_alias(format, &encoded, &answer[2]), "{}\nPHP: {}", shown(), show(&answer[2]));
                     aliases += 1;
                 }
-                assert_eq!(show(&bag.serialize_all().expect("serialize")), show(&answer[3]), "{}", shown());
+                let all = bag.serialize_all().expect("serialize");
+                assert!(is_same(&all, &answer[3]), "{}\nall:  {}\nPHP: {}", shown(), show(&all), show(&answer[3]));
                 for pair in answer[4..].chunks_exact(2) {
                     let ours = bag.serialized(&pair[0]).expect("serialized").expect("present");
-                    assert_eq!(show(&ours), show(&pair[1]), "{}: {}", show(&pair[0]), shown());
+                    assert!(is_same(&ours, &pair[1]), "{}: {}, PHP {}", show(&pair[0]), shown(), show(&pair[1]));
                 }
                 made += edits.len();
             }
@@ -266,6 +267,25 @@ fn edits() {
     println!("{made} made, {refused} refused; {exact} encoded the same, {aliases} with an alias of PHP's own making");
     assert!(refused * 20 < made, "{refused} of {made} refused");
     assert!(aliases * 50 < exact, "{aliases} of {exact} encoded otherwise");
+}
+
+/// The same bytes, but that a case of an enum behind a `C:` payload may be written again where PHP refers to it: only
+/// the payload's class knows which number that is, and the same case is the same object.
+fn is_same(ours: &[u8], theirs: &[u8]) -> bool {
+    let (mut at, mut rest) = (0, theirs);
+    while at < ours.len() && !rest.is_empty() {
+        if ours[at..].starts_with(b"E:") && rest.starts_with(b"r:") && ours[..at].windows(2).any(|two| two == b"C:") {
+            let end = |text: &[u8]| text.iter().position(|byte| *byte == b';').map_or(text.len(), |end| end + 1);
+            at += end(&ours[at..]);
+            rest = &rest[end(rest)..];
+        } else if ours[at] == rest[0] {
+            at += 1;
+            rest = &rest[1..];
+        } else {
+            return false;
+        }
+    }
+    at == ours.len() && rest.is_empty()
 }
 
 /// At the top of `php` and `php_binary` PHP takes a key that once was a reference for one for ever: of an object that

@@ -21,7 +21,8 @@ fn play_prints_differences_and_a_summary() {
     let target = judge.addr(&start.scenarios[0]).unwrap().to_string();
     let (text, code) = scenarios(&["play", "--against", &target, "--only", "without_start_nothing_happens"]);
     assert_eq!((text.as_str(), code), ("1 passed, 0 failed\n", Some(0)));
-    let (text, code) = scenarios(&["play", "--against", &target, "--only", "a_first_visit", "--golden"]);
+    let (text, code) =
+        scenarios(&["play", "--against", &target, "--only", "a_first_visit_creates_a_session", "--golden"]);
     assert_eq!(code, Some(1));
     assert!(
         text.contains("got      Set-Cookie: PHPSESSID=<id1 32x4>; path=/; HttpOnly")
