@@ -1,6 +1,6 @@
 //! What every store behind a network has to keep when that network, or the server, breaks: one named case for each rule.
 //!
-//! The cases break the network with a [`Proxy`](crate::proxy::Proxy) at every byte of every call, and look at the
+//! The cases break the network with a [`Proxy`] at every byte of every call, and look at the
 //! truth with a second store that goes past it. A store runs them all with one macro and a [`Networked`] of a few lines:
 //!
 //! ```text
