@@ -1,5 +1,6 @@
 //! The handle that a request has of its session, and the verbs on it.
 
+mod exchange;
 mod replace;
 mod start;
 mod started;

@@ -2,8 +2,8 @@
 
 use super::Session;
 use super::state::{Found, State};
-use super::update::{NEW_IDS, unexpected};
-use crate::store::{Claim, Expect, Outcome, Payload, Put, Record};
+use super::update::{create, unexpected};
+use crate::store::{Claim, Expect, Outcome, Payload, Put};
 use crate::{Deadline, Engine, Error, ErrorKind, Key, Result, SessionId, Settings, moved};
 
 impl Session {
@@ -47,6 +47,9 @@ impl Session {
     }
 }
 
+/// How often a move is tried that others come before.
+const TRIES: usize = 16;
+
 enum Rotated {
     Now(SessionId),
     /// Another request has done it.
@@ -54,11 +57,23 @@ enum Rotated {
     Absent,
 }
 
-/// The new record exists before the old one becomes a pointer to it: a crash in between leaves a usable session.
 async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated> {
-    let locked = engine.store().lock(&old, Claim::Existing, &deadline).await?;
+    for _ in 0..TRIES {
+        if let Some(rotated) = try_to_rotate(engine.clone(), &old, &deadline).await? {
+            return Ok(rotated);
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "the session was changed by others each time that it was to move"))
+}
+
+/// The new record exists before the old one becomes a pointer to it: a crash in between leaves a usable session.
+///
+/// `None` if somebody else was faster, which only a lock for all records allows: it would be in the way of the new
+/// record, so that it is given back, and the version is compared.
+async fn try_to_rotate(engine: Engine, old: &Key, deadline: &Deadline) -> Result<Option<Rotated>> {
+    let locked = engine.store().lock(old, Claim::Existing, deadline).await?;
     let Some((lease, record)) = locked.and_then(|locked| Some((locked.lease, locked.record?))) else {
-        return Ok(Rotated::Absent);
+        return Ok(Some(Rotated::Absent));
     };
     let state = State::new(engine);
     let now = state.engine.unix_time();
@@ -66,15 +81,23 @@ async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated>
         moved::Move::Stayed => {}
         moved::Move::To(id) => {
             lease.release().await;
-            return Ok(Rotated::Before(id));
+            return Ok(Some(Rotated::Before(id)));
         }
         moved::Move::Over => {
             lease.release().await;
-            return Ok(Rotated::Absent);
+            return Ok(Some(Rotated::Absent));
         }
     }
-    let new = copy(&state.engine, record, &deadline).await?;
+    let version = record.version.clone();
+    let expect = if state.engine.store().capabilities().one_lock {
+        lease.release().await;
+        Expect::Is(&version)
+    } else {
+        Expect::Held(lease)
+    };
     let settings = state.engine.settings();
+    let payload = Payload { columns: record.columns, ..Payload::new(record.payload, settings.lifetime()) };
+    let (new, _) = create(&state.engine, &payload, deadline).await?;
     let grace = settings.rotation_grace;
     let put = if grace.is_zero() {
         Put::Remove
@@ -82,18 +105,19 @@ async fn rotate(engine: Engine, old: Key, deadline: Deadline) -> Result<Rotated>
         let until = now.saturating_add(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
         Put::Payload(Payload::new(moved::write(settings.serialize_handler, &new, until)?, grace))
     };
-    match state.engine.store().commit(&old, Expect::Held(lease), put, &deadline).await {
-        Ok(Outcome::Done(_) | Outcome::Removed(_)) => Ok(Rotated::Now(new)),
+    match state.engine.store().commit(old, expect, put, deadline).await {
+        Ok(Outcome::Done(_) | Outcome::Removed(_)) => Ok(Some(Rotated::Now(new))),
         // The reply was lost, and the browser needs the id under which the session can be found either way.
         Err(error) if error.may_have_been_applied() => {
             tracing::warn!(session = %old.tag(), %error, "it is unknown whether the old id still holds a session");
-            Ok(Rotated::Now(new))
+            Ok(Some(Rotated::Now(new)))
         }
         outcome => {
             // The old session lives on or is gone: the copy must not.
             remove_copy(&state.engine, &Key::from_id(&new), Expect::Any).await;
             match outcome? {
-                Outcome::Gone => Ok(Rotated::Absent),
+                Outcome::Gone => Ok(Some(Rotated::Absent)),
+                Outcome::Conflict(_) => Ok(None),
                 outcome => Err(unexpected(&outcome)),
             }
         }
@@ -108,20 +132,6 @@ pub(super) async fn remove_copy(engine: &Engine, new: &Key, expect: Expect<'_>) 
     if let Err(error) = engine.store().commit(new, expect, Put::Remove, &deadline).await {
         tracing::warn!(%error, "the record under the new id of a session that did not move stays until it expires");
     }
-}
-
-async fn copy(engine: &Engine, record: Record, deadline: &Deadline) -> Result<SessionId> {
-    let payload = Payload { columns: record.columns, ..Payload::new(record.payload, engine.settings().lifetime()) };
-    for _ in 0..NEW_IDS {
-        let id = engine.new_id()?;
-        let put = Put::Payload(payload.clone());
-        match engine.store().commit(&Key::from_id(&id), Expect::Absent, put, deadline).await? {
-            Outcome::Done(_) => return Ok(id),
-            Outcome::Taken => {}
-            outcome => return Err(unexpected(&outcome)),
-        }
-    }
-    Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
 }
 
 impl State {

@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use cloakroom_php::Bag;
 
-use super::replace::remove_copy;
+use super::exchange::{Exchanged, HeldRecord, exchange, exchange_the_one_lock};
 use super::state::{Found, State};
-use super::update::{NEW_IDS, unexpected};
+use super::update::unexpected;
 use super::{Open, Session};
-use crate::store::{Claim, Expect, Lease, Outcome, Put};
-use crate::{Deadline, Draft, Engine, Error, ErrorKind, Key, Result, SessionId, Snapshot};
+use crate::store::{Expect, Lease, Outcome, Put};
+use crate::{Draft, Error, Key, Result, SessionId, Snapshot};
 
 /// An open session: the lock is held.
 ///
@@ -128,7 +128,12 @@ impl Started {
         let lease = self.opened.lease.take().ok_or_else(Error::gone)?;
         let engine = state.engine.clone();
         let held = HeldRecord { key: self.opened.key.clone(), lease, may_be_missing: delete_old && self.is_new() };
-        let exchanged = engine.complete(exchange(engine.clone(), held, put, deadline)).await?;
+        let exchanged = if engine.store().capabilities().one_lock {
+            let payload = state.payload(self.opened.draft.to_bytes())?;
+            engine.complete(exchange_the_one_lock(engine.clone(), held, put, payload, deadline)).await?
+        } else {
+            engine.complete(exchange(engine.clone(), held, put, deadline)).await?
+        };
         match exchanged {
             Exchanged::New { id, key, lease } => {
                 let opened = &mut *self.opened;
@@ -180,64 +185,6 @@ impl Started {
             marked: *marked,
         }
     }
-}
-
-/// The old session, as `exchange` gets it.
-struct HeldRecord {
-    key: Key,
-    lease: Box<dyn Lease>,
-    /// Nothing was found when it was locked, and not every store makes a record by locking it.
-    may_be_missing: bool,
-}
-
-enum Exchanged {
-    New {
-        id: SessionId,
-        key: Key,
-        lease: Box<dyn Lease>,
-    },
-    /// No new record could be made; the old one is still held.
-    Old {
-        lease: Box<dyn Lease>,
-        error: Error,
-    },
-}
-
-/// Makes and locks a new record, then lets the old one go.
-async fn exchange(engine: Engine, old: HeldRecord, put: Put, deadline: Deadline) -> Result<Exchanged> {
-    let HeldRecord { key: old, lease: held, may_be_missing } = old;
-    let mut error = Error::new(ErrorKind::Conflict, "every new id was taken");
-    for _ in 0..NEW_IDS {
-        let id = match engine.new_id() {
-            Ok(id) => id,
-            Err(error) => return Ok(Exchanged::Old { lease: held, error }),
-        };
-        let key = Key::from_id(&id);
-        match engine.store().lock(&key, Claim::New, &deadline).await {
-            Ok(Some(locked)) => {
-                let failure = match engine.store().commit(&old, Expect::Held(held), put, &deadline).await {
-                    Ok(Outcome::Done(_) | Outcome::Removed(_)) => {
-                        return Ok(Exchanged::New { id, key, lease: locked.lease });
-                    }
-                    Ok(Outcome::Gone) if may_be_missing => {
-                        return Ok(Exchanged::New { id, key, lease: locked.lease });
-                    }
-                    // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
-                    Ok(Outcome::Gone) => Error::gone(),
-                    Ok(outcome) => unexpected(&outcome),
-                    Err(error) => error,
-                };
-                remove_copy(&engine, &key, Expect::Held(locked.lease)).await;
-                return Err(failure);
-            }
-            Ok(None) => {}
-            Err(failure) => {
-                error = failure;
-                break;
-            }
-        }
-    }
-    Ok(Exchanged::Old { lease: held, error })
 }
 
 impl Opened {

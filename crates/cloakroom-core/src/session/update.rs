@@ -8,7 +8,7 @@ use cloakroom_php::Bag;
 use super::Session;
 use super::state::{Found, Present, State};
 use crate::store::{Claim, Expect, Outcome, Payload, Put, Version};
-use crate::{Deadline, Draft, Error, ErrorKind, Key, Result};
+use crate::{Deadline, Draft, Engine, Error, ErrorKind, Key, Result, SessionId};
 
 /// After so many conflicts the lock is taken.
 const CONFLICTS: u32 = 4;
@@ -118,21 +118,11 @@ impl State {
     pub(super) async fn create(&mut self, bag: Bag, deadline: &Deadline) -> Result<()> {
         self.must_mark()?;
         let payload = self.payload(bag.to_bytes())?;
-        for _ in 0..NEW_IDS {
-            let id = self.engine.new_id()?;
-            let put = Put::Payload(payload.clone());
-            match self.engine.store().commit(&Key::from_id(&id), Expect::Absent, put, deadline).await? {
-                Outcome::Done(version) => {
-                    self.engine.draw_sweep();
-                    self.mark_and_limit(id);
-                    self.committed(bag, version);
-                    return Ok(());
-                }
-                Outcome::Taken => {}
-                outcome => return Err(unexpected(&outcome)),
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
+        let (id, version) = create(&self.engine, &payload, deadline).await?;
+        self.engine.draw_sweep();
+        self.mark_and_limit(id);
+        self.committed(bag, version);
+        Ok(())
     }
 
     async fn replace(&mut self, bag: Bag, version: &Version, deadline: &Deadline) -> Result<Attempt> {
@@ -212,4 +202,22 @@ impl State {
 #[cold]
 pub(super) fn unexpected(outcome: &Outcome) -> Error {
     Error::unavailable(format!("the store answered {outcome:?}, which its contract does not allow here"))
+}
+
+/// A new record, under a new id.
+pub(super) async fn create(
+    engine: &Engine,
+    payload: &Payload,
+    deadline: &Deadline,
+) -> Result<(SessionId, Option<Version>)> {
+    for _ in 0..NEW_IDS {
+        let id = engine.new_id()?;
+        let put = Put::Payload(payload.clone());
+        match engine.store().commit(&Key::from_id(&id), Expect::Absent, put, deadline).await? {
+            Outcome::Done(version) => return Ok((id, version)),
+            Outcome::Taken => {}
+            outcome => return Err(unexpected(&outcome)),
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
 }
