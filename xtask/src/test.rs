@@ -131,11 +131,19 @@ impl Tally {
     }
 }
 
+/// How many tests of a program run at once.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// Unit, integration and documentation tests. On failure the count, as far as there is one, and the reason.
 fn tests(selection: &[&str], rest: &[String]) -> std::result::Result<Tally, (Option<Tally>, String)> {
     let without = |message| (None, message);
     let mut command = cargo().map_err(without)?;
     command.args(["test", "--no-fail-fast", "--all-features"]).args(selection).arg("--").args(rest);
+    if std::env::var_os(THREADS).is_none() {
+        // Most tests wait, for the end of a lease or for a server, and hardly use a processor meanwhile.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS, (2 * processors).to_string());
+    }
     let line = line(&command);
     println!("$ {line}");
     let mut child =

@@ -66,6 +66,13 @@ const KNOBS: &[Knob] = &[
         torture: 1_000_000,
         lengthens: "how many sessions in SQLite are swept beside requests; at a million their times are compared",
     },
+    Knob {
+        option: "cuts",
+        variable: "CLOAKROOM_CUTS",
+        ordinary: 10,
+        torture: 1_000,
+        lengthens: "after how many bytes of a call its connection is cut; at a thousand it is every byte",
+    },
 ];
 
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use crate::proxy::{End, Way};
 
 /// How many bytes of each way of a call are tried, if it has more.
 fn points() -> usize {
-    knob("CLOAKROOM_CUTS", 40)
+    knob("CLOAKROOM_CUTS", 10)
 }
 
 /// "`Unavailable` (never absent)."

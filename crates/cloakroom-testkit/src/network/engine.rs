@@ -15,7 +15,7 @@ use crate::proxy::{End, Way};
 
 /// How many bytes of each way of a request are tried, if it has more.
 fn points() -> usize {
-    knob("CLOAKROOM_CUTS", 40)
+    knob("CLOAKROOM_CUTS", 10)
 }
 
 /// A request has several calls within one budget; some of them are made beside it.

@@ -1,4 +1,4 @@
-//! The suite of failures, through a proxy that breaks the network at every byte.
+//! The suite of failures, through a proxy that breaks the network at every byte, or at as many as `CLOAKROOM_CUTS` says.
 
 use std::sync::Arc;
 use std::time::Duration;
