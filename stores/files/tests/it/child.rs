@@ -57,9 +57,16 @@ fn plays_its_part() {
     });
 }
 
-/// Counts up a number in session `a`, as the core's `update` does.
+/// Counts up a number in session `a`, in turn as the core's `update` and as its `start` do.
 async fn count(store: &FilesStore, times: usize) {
-    for _ in 0..times {
+    for turn in 0..times {
+        if turn % 2 == 1 {
+            let locked = store.lock(&key("a"), Claim::Existing, &wait(20_000)).await.unwrap().unwrap();
+            let next = next(&locked.record.unwrap());
+            let commit = store.commit(&key("a"), Expect::Held(locked.lease), payload(next), &wait(20_000)).await;
+            assert!(matches!(commit.unwrap(), Outcome::Done(_)));
+            continue;
+        }
         let mut record = store.load(&key("a"), &wait(20_000)).await.unwrap().unwrap();
         loop {
             let next = next(&record);
