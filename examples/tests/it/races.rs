@@ -11,7 +11,7 @@ use cloakroom_testkit::process::Process;
 use cloakroom_testkit::servers::mariadb::MariaDb;
 use cloakroom_testkit::servers::memcached::Memcached;
 use cloakroom_testkit::servers::postgres::Postgres;
-use cloakroom_testkit::servers::redis::RedisServer;
+use cloakroom_testkit::servers::redis::{RedisCluster, RedisServer};
 use serde_json::Value;
 
 use crate::program::start;
@@ -193,6 +193,18 @@ fn nothing_is_lost_in_redis() {
     }
     let server = RedisServer::start(&[]).unwrap();
     check_one_and_two(&format!("redis://{}", server.addr()));
+}
+
+/// In the layout of php-redis, and in our own.
+#[test]
+fn nothing_is_lost_on_a_cluster_of_redis() {
+    if skip("redis") {
+        return;
+    }
+    let cluster = RedisCluster::start().unwrap();
+    let url = format!("redis+cluster://{}", cluster.hosts());
+    Race::on::<2>(&url).check();
+    Race::on::<2>(&format!("{url}?layout=tagged")).check();
 }
 
 #[test]
