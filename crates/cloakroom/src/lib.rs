@@ -49,9 +49,16 @@
 //! | `memory` (default) | tests, and services of one process that may forget |
 //! | `axum` | your handlers are axum's: [`Session`] is an extractor, [`Error`] a response |
 //! | `tower` | you use another framework on tower |
+//! | `redis` | sessions lie in Redis or Valkey: one, a cluster, or behind sentinels |
+//! | `memcached` | … in Memcached |
+//! | `sqlite` | … in an SQLite database |
+//! | `sql` | … in PostgreSQL, MySQL or MariaDB |
+//!
+//! The [`guide`] has the rest: logins, sharing with PHP, choosing a store, what can be lost when something breaks.
 
 mod cloakroom;
 mod connect;
+pub mod guide;
 pub mod php;
 
 pub use cloakroom_core::{
