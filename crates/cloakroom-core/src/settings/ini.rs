@@ -1,6 +1,8 @@
 //! The text of a php.ini (`Zend/zend_ini_scanner.l`), as far as `session.*` needs it, and how PHP reads numbers and
 //! switches in it.
 
+use std::collections::HashMap;
+
 /// One setting of an ini file.
 pub(super) struct Line {
     pub(super) number: usize,
@@ -9,9 +11,13 @@ pub(super) struct Line {
 }
 
 /// The settings of an ini file in their order; comments are passed over, and what stands in sections for single
-/// directories and hosts.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> + '_ {
+/// directories and hosts. `${NAME}` is what an earlier line has set, or what `environment` knows.
+pub(super) fn lines<'a>(
+    text: &'a str,
+    environment: impl Fn(&str) -> Option<String> + 'a,
+) -> impl Iterator<Item = Line> + 'a {
     let mut elsewhere = false;
+    let mut earlier = HashMap::new();
     text.lines().enumerate().filter_map(move |(index, line)| {
         let line = line.trim();
         if let Some(section) = line.strip_prefix('[') {
@@ -23,22 +29,42 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> + '_ {
             return None;
         }
         let (name, value) = line.split_once('=')?;
-        Some(Line { number: index + 1, name: name.trim().to_owned(), value: unquote(value.trim()) })
+        let known = |name: &str| earlier.get(name).cloned().or_else(|| environment(name));
+        let (name, value) = (name.trim().to_owned(), unquote(value.trim(), known));
+        earlier.insert(name.clone(), value.clone());
+        Some(Line { number: index + 1, name, value })
     })
 }
 
-fn unquote(value: &str) -> String {
-    for quote in ['"', '\''] {
-        if let Some(rest) = value.strip_prefix(quote) {
-            return rest.split_once(quote).map_or(rest, |(inside, _)| inside).to_owned();
-        }
+fn unquote(value: &str, known: impl Fn(&str) -> Option<String>) -> String {
+    if let Some(rest) = value.strip_prefix('\'') {
+        return rest.split_once('\'').map_or(rest, |(inside, _)| inside).to_owned();
+    }
+    if let Some(rest) = value.strip_prefix('"') {
+        return expand(rest.split_once('"').map_or(rest, |(inside, _)| inside), known);
     }
     let bare = value.split_once(';').map_or(value, |(value, _)| value).trim_end();
     match bare.to_ascii_lowercase().as_str() {
         "on" | "yes" | "true" => "1".into(),
         "off" | "no" | "false" | "none" | "null" => String::new(),
-        _ => bare.to_owned(),
+        _ => expand(bare, known),
     }
+}
+
+/// Puts in what `${NAME}` stands for: nothing if nobody knows it, or what follows `:-`, as since PHP 8.3.
+fn expand(text: &str, known: impl Fn(&str) -> Option<String>) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some((before, (inside, after))) =
+        rest.split_once("${").and_then(|(before, from)| Some((before, from.split_once('}')?)))
+    {
+        let (name, otherwise) = inside.split_once(":-").unwrap_or((inside, ""));
+        expanded.push_str(before);
+        expanded.push_str(&known(name).unwrap_or_else(|| otherwise.to_owned()));
+        rest = after;
+    }
+    expanded.push_str(rest);
+    expanded
 }
 
 /// `zend_ini_parse_bool`.
@@ -134,14 +160,22 @@ mod tests {
     #[test]
     fn passes_over_what_is_for_single_directories_and_hosts() {
         let text = "[PATH=/blog]\nsession.name=A\n[host=x]\nsession.name=B\n[Session]\nsession.name=C\n";
-        assert_eq!(lines(text).map(|line| line.value).collect::<Vec<_>>(), ["C"]);
+        assert_eq!(lines(text, |_| None).map(|line| line.value).collect::<Vec<_>>(), ["C"]);
+    }
+
+    #[test]
+    fn puts_in_what_the_environment_and_earlier_lines_say() {
+        let text = "a = ${FOO}x\nb=\"/tmp/${FOO}/${NOPE}y\"\nc='${FOO}'\nd=${a}${NOPE:-z}\ne=${FOO\n";
+        let environment = |name: &str| (name == "FOO").then(|| "bar".to_owned());
+        let values: Vec<_> = lines(text, environment).map(|line| line.value).collect();
+        assert_eq!(values, ["barx", "/tmp/bar/y", "${FOO}", "barxz", "${FOO"]);
     }
 
     #[test]
     fn reads_lines() {
         let text =
             "; c\n[Session]\nsession.name = \"A;B\" ; c\nsession.save_path=/tmp;x\n  session.use_cookies = On\nbare\n";
-        let found: Vec<_> = lines(text).map(|line| (line.number, line.name, line.value)).collect();
+        let found: Vec<_> = lines(text, |_| None).map(|line| (line.number, line.name, line.value)).collect();
         let expect = [(3, "session.name", "A;B"), (4, "session.save_path", "/tmp"), (5, "session.use_cookies", "1")];
         assert_eq!(found, expect.map(|(number, name, value)| (number, name.to_owned(), value.to_owned())));
     }

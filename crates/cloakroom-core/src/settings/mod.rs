@@ -156,6 +156,7 @@ impl Settings {
     }
 
     /// PHP's defaults, changed by what a php.ini says of `session.*`; the rest of the file is passed over.
+    /// `${NAME}` is an earlier setting of the file or a variable of the environment.
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the first line with a value that PHP would refuse.
     ///
@@ -167,7 +168,7 @@ impl Settings {
     /// ```
     pub fn from_ini(text: &str) -> Result<Settings> {
         let mut settings = Settings::php_defaults();
-        for line in ini::lines(text) {
+        for line in ini::lines(text, |name| std::env::var(name).ok()) {
             if is_known(&line.name) {
                 settings.set(&line.name, &line.value).map_err(|error| {
                     Error::config(format!("php.ini line {}: {error}", line.number)).with_source(error)
