@@ -67,6 +67,13 @@ const KNOBS: &[Knob] = &[
         lengthens: "how many sessions in SQLite are swept beside requests; at a million their times are compared",
     },
     Knob {
+        option: "files",
+        variable: "CLOAKROOM_FILES",
+        ordinary: 3_000,
+        torture: 1_000_000,
+        lengthens: "how many session files lie in a directory that is swept",
+    },
+    Knob {
         option: "cuts",
         variable: "CLOAKROOM_CUTS",
         ordinary: 10,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cloakroom_core::Store;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
@@ -38,6 +38,42 @@ async fn in_bounded_steps() {
     assert!(steps >= 300 / 7, "{steps}");
     assert_eq!(room.names().len(), 200);
     assert_eq!(round(&room, 1000).await, (0, 1));
+}
+
+/// `CLOAKROOM_FILES` says how many; what a step takes does not depend on it.
+#[tokio::test]
+async fn a_directory_of_many_files_is_swept_beside_requests() {
+    const STEP: usize = 1000;
+    let files: usize = std::env::var("CLOAKROOM_FILES").map_or(3000, |files| files.parse().unwrap());
+    let room = Room::new();
+    for number in 0..files {
+        let id = format!("s{number}");
+        room.plant(&id, "n|i:1;");
+        if number % 2 == 0 {
+            age(&room.path(&id), OLD);
+        }
+    }
+    let (mut removed, mut steps, mut longest_step, mut longest_read) = (0, 0, Duration::ZERO, Duration::ZERO);
+    loop {
+        let begun = Instant::now();
+        let swept = room.store.sweep(STEP).await.unwrap();
+        longest_step = longest_step.max(begun.elapsed());
+        removed += swept.removed;
+        steps += 1;
+        assert!(swept.removed <= STEP);
+        let begun = Instant::now();
+        assert_eq!(room.load("s1").await.unwrap().unwrap().payload, "n|i:1;");
+        longest_read = longest_read.max(begun.elapsed());
+        if swept.done {
+            break;
+        }
+    }
+    println!(
+        "{removed} of {files} files swept in {steps} steps, the longest {longest_step:?}; a read beside {longest_read:?}"
+    );
+    assert_eq!(removed, files.div_ceil(2));
+    assert!(steps >= files / STEP);
+    assert_eq!(fs::read_dir(room.dir()).unwrap().count(), files / 2);
 }
 
 #[tokio::test]
