@@ -12,7 +12,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Deadline, Error, Key, Result};
+use crate::{Deadline, Error, ErrorKind, Key, Result};
+
+/// So many may wait for one lock within a process, in every store; whoever comes then is turned away at once. A visitor
+/// sends a handful of requests in parallel. Thousands under one id are an attack, and each of them holds a connection.
+pub const MOST_WAITING: usize = 500;
+
+/// What is said to who comes after [`MOST_WAITING`] others: [`ErrorKind::Locked`](crate::ErrorKind::Locked).
+pub fn too_many() -> Error {
+    Error::new(ErrorKind::Locked, "stand in a line that is as long as it may get: many requests wait for one session")
+}
 
 /// The first pause of [`pauses`].
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -57,14 +66,18 @@ struct Place {
 }
 
 impl Lines {
-    /// Stands in the line for the lock of `key` and waits to be its head, at most to the deadline's limit for waiting:
-    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked).
+    /// Stands in the line for the lock of `key` and waits to be its head, at most to the deadline's limit for waiting
+    /// and behind [`MOST_WAITING`] others at most: [`ErrorKind::Locked`](crate::ErrorKind::Locked).
     pub async fn stand(&self, key: &Key, deadline: &Deadline) -> Result<Head> {
         let place = self.join(key.lock());
         let Some(line) = place.line.clone() else { return Err(Error::locked(Duration::ZERO)) };
         // At once where nobody is there, also when there is no time to wait.
         if let Ok(permit) = Arc::clone(&line).try_acquire_owned() {
             return Ok(Head { permit: Some(permit), _place: place });
+        }
+        // The map, and two for each who waits.
+        if Arc::strong_count(&line) > 1 + 2 * MOST_WAITING {
+            return Err(too_many());
         }
         let begun = Instant::now();
         match timeout_at(deadline.wait_until(), line.acquire_owned()).await {
@@ -135,6 +148,28 @@ mod tests {
 
     fn deadline(wait: u64) -> Deadline {
         Deadline::new(Duration::ZERO, Duration::from_millis(wait))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_has_a_limit() {
+        let (lines, key) = (Lines::default(), Key::from_bytes(*b"key"));
+        let head = lines.stand(&key, &deadline(0)).await.unwrap();
+        let begun = Instant::now();
+        let waiters: Vec<_> = (0..2 * MOST_WAITING)
+            .map(|_| {
+                let (lines, key) = (lines.clone(), key.clone());
+                tokio::spawn(async move { lines.stand(&key, &deadline(1000)).await.is_ok() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(head);
+        let mut served = 0;
+        for waiter in waiters {
+            served += usize::from(waiter.await.unwrap());
+        }
+        assert!((MOST_WAITING - 2..=MOST_WAITING + 1).contains(&served), "{served}");
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waited for the limit of time");
+        assert!(lines.open().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

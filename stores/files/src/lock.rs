@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cloakroom_core::line::{MOST_WAITING, too_many};
 use cloakroom_core::{Deadline, Error, Result};
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
@@ -72,7 +73,7 @@ pub(crate) async fn wait(
     waiting: &AtomicUsize,
 ) -> Result<OwnedFd> {
     let begun = Instant::now();
-    let place = Place::take(inode, waiting);
+    let place = Place::take(inode, waiting)?;
     let granted = timeout_at(deadline.wait_until(), place.granted(file, threads)).await;
     granted.unwrap_or_else(|_| Err(Error::locked(begun.elapsed())))
 }
@@ -86,12 +87,18 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn take(inode: Inode, waiting: &'a AtomicUsize) -> Place<'a> {
+    fn take(inode: Inode, waiting: &'a AtomicUsize) -> Result<Place<'a>> {
         let called = Arc::new(Notify::new());
+        let mut lines = lines();
+        let waiters = &mut lines.entry(inode).or_default().waiters;
+        // Each of them has the file open.
+        if waiters.len() >= MOST_WAITING {
+            return Err(too_many());
+        }
+        waiters.push_back(Arc::clone(&called));
         WAITING.fetch_add(1, Ordering::Relaxed);
-        lines().entry(inode).or_default().waiters.push_back(Arc::clone(&called));
         waiting.fetch_add(1, Ordering::Relaxed);
-        Place { inode, called, waiting }
+        Ok(Place { inode, called, waiting })
     }
 
     async fn granted(&self, file: OwnedFd, threads: usize) -> Result<OwnedFd> {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
 
+use cloakroom_core::line::{MOST_WAITING, too_many};
 use cloakroom_core::store::{BoxFuture, Lease};
 use cloakroom_core::{Deadline, Error, Key, Result};
 use tokio::sync::oneshot;
@@ -34,12 +35,15 @@ impl Queue {
         self.locked = true;
     }
 
-    /// A place at the end of the queue.
-    pub(crate) fn join(&mut self, table: &Arc<Table>, key: &Key) -> Waiting {
+    /// A place at the end of the queue, if it is not too long.
+    pub(crate) fn join(&mut self, table: &Arc<Table>, key: &Key) -> Result<Waiting> {
+        if self.waiters.len() >= MOST_WAITING {
+            return Err(too_many());
+        }
         let (sender, receiver) = oneshot::channel();
         self.tickets += 1;
         self.waiters.push_back((self.tickets, sender));
-        Waiting { place: Place { table: Arc::clone(table), key: key.clone(), ticket: self.tickets }, receiver }
+        Ok(Waiting { place: Place { table: Arc::clone(table), key: key.clone(), ticket: self.tickets }, receiver })
     }
 }
 
@@ -174,6 +178,23 @@ mod tests {
         assert!(store.table.shard(&key).queue(&key).unwrap().waiters.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_has_a_limit() {
+        let (store, key) = (MemoryStore::default(), Key::from_bytes(*b"key"));
+        let deadline = Deadline::new(Duration::ZERO, Duration::from_secs(1));
+        let _lease = store.lock(&key, Claim::New, &deadline).await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..MOST_WAITING {
+            waiting.push(store.table.shard(&key).queue(&key).unwrap().join(&store.table, &key).unwrap());
+        }
+        let begun = Instant::now();
+        let error = store.lock(&key, Claim::Either, &deadline).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed()), (cloakroom_core::ErrorKind::Locked, Duration::ZERO));
+        waiting.pop();
+        assert!(store.lock(&key, Claim::Either, &deadline).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::from_secs(1), "there was a place again");
+    }
+
     /// The moment between leaving the channel and leaving the queue.
     #[tokio::test(start_paused = true)]
     async fn a_lock_that_nobody_takes_is_passed_on() {
@@ -181,7 +202,7 @@ mod tests {
         let deadline = Deadline::new(Duration::ZERO, Duration::from_secs(1));
         let lease = store.lock(&key, Claim::New, &deadline).await.unwrap();
         let [first, second, third] =
-            [(); 3].map(|()| store.table.shard(&key).queue(&key).unwrap().join(&store.table, &key));
+            [(); 3].map(|()| store.table.shard(&key).queue(&key).unwrap().join(&store.table, &key).unwrap());
         drop((first.receiver, second.receiver));
         drop(lease);
         let lease = third.turn(&deadline).await.unwrap();

@@ -154,7 +154,7 @@ impl MemoryStore {
         if lease.is_none()
             && let Some(queue) = shard.queue(key).filter(|queue| queue.is_locked())
         {
-            return Try::Wait(queue.join(&self.table, key));
+            return queue.join(&self.table, key).map_or_else(|error| Try::Done(Err(error)), Try::Wait);
         }
         let expired = self.bury(&mut shard, key, now);
         let found = shard.get(key).map(|stored| stored.seen(now));
@@ -192,7 +192,7 @@ impl MemoryStore {
         };
         let mut shard = self.table.shard(key);
         if !held && let Some(queue) = shard.queue(key).filter(|queue| queue.is_locked()) {
-            return Try::Wait(queue.join(&self.table, key));
+            return queue.join(&self.table, key).map_or_else(|error| Try::Done(Err(error)), Try::Wait);
         }
         // What the holder has found stays his, though its time runs out meanwhile.
         let expired = if matches!(want, Want::Held) { None } else { self.bury(&mut shard, key, now) };

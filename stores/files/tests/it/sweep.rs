@@ -152,13 +152,13 @@ async fn through_the_levels_of_a_depth() {
 async fn never_removes_what_was_touched_meanwhile() {
     let lifetime = Duration::from_millis(40);
     let room = std::sync::Arc::new(Room::with(|config| config.lifetime(lifetime)));
-    let end = std::time::Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + Duration::from_secs(2);
     let mut sweepers = Vec::new();
     for _ in 0..2 {
         let room = std::sync::Arc::clone(&room);
         sweepers.push(tokio::spawn(async move {
             let mut removed = 0;
-            while std::time::Instant::now() < end {
+            while Instant::now() < end {
                 removed += room.store.sweep(50).await.unwrap().removed;
             }
             removed
@@ -171,12 +171,12 @@ async fn never_removes_what_was_touched_meanwhile() {
             use cloakroom_core::store::Payload;
             let id = format!("s{number}");
             let (mut lives, mut touches) = (0, 0);
-            while std::time::Instant::now() < end {
+            while Instant::now() < end {
                 let put = Put::Payload(Payload::new("x".into(), lifetime));
                 room.commit(&id, Expect::Absent, put).await.unwrap();
                 lives += 1;
                 loop {
-                    let before = std::time::Instant::now();
+                    let before = Instant::now();
                     match room.commit(&id, Expect::Any, Put::Touch(lifetime)).await.unwrap() {
                         Outcome::Done(_) => touches += 1,
                         Outcome::Gone => break,
@@ -187,7 +187,7 @@ async fn never_removes_what_was_touched_meanwhile() {
                         let there = room.load(&id).await.unwrap().is_some();
                         assert!(there || before.elapsed() > lifetime / 2, "removed after it was touched");
                     }
-                    if std::time::Instant::now() > end {
+                    if Instant::now() > end {
                         break;
                     }
                     let pause = if touches % 10 == 0 { lifetime * 2 } else { lifetime / 3 };
@@ -214,14 +214,14 @@ async fn never_removes_what_was_touched_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn looks_again_under_the_lock() {
     let room = std::sync::Arc::new(Room::new());
-    let end = std::time::Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + Duration::from_secs(1);
     let path = room.path("a");
     let toucher = std::thread::spawn(move || {
         let (mut kept, mut lost) = (0, 0);
-        while std::time::Instant::now() < end {
+        while Instant::now() < end {
             let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
             file.set_modified(SystemTime::now() - OLD).unwrap();
-            let old = std::time::Instant::now();
+            let old = Instant::now();
             while old.elapsed() < Duration::from_micros((kept + lost) % 200) {
                 std::hint::spin_loop();
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::ErrorKind;
+use cloakroom_core::line::MOST_WAITING;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{Deadline, Store};
 
@@ -95,6 +96,33 @@ async fn waiting_has_a_limit_and_takes_nothing_from_others() {
     assert_eq!(room.store.waiting(), 0);
     drop(lease);
     room.commit("a", Expect::Any, payload("y")).await.unwrap();
+}
+
+/// Each who waits has the file open: without a limit one cookie would use up the process's files.
+#[tokio::test]
+async fn a_line_has_a_limit() {
+    let room = Arc::new(Room::new());
+    room.create("a", "x").await.unwrap();
+    let lease = room.lock("a", Claim::Existing).await.unwrap().unwrap().lease;
+    let all: Vec<_> = (0..MOST_WAITING + 50)
+        .map(|_| {
+            let room = Arc::clone(&room);
+            tokio::spawn(async move {
+                let locked = room.store.lock(&key("a"), Claim::Existing, &wait(20_000)).await;
+                locked.map(drop).map_err(|error| error.kind())
+            })
+        })
+        .collect();
+    until("the line is full and the others have gone", || {
+        room.store.waiting() == MOST_WAITING && all.iter().filter(|one| one.is_finished()).count() == 50
+    })
+    .await;
+    drop(lease);
+    let mut turned_away = 0;
+    for one in all {
+        turned_away += usize::from(one.await.unwrap() == Err(ErrorKind::Locked));
+    }
+    assert_eq!((turned_away, room.store.waiting()), (50, 0));
 }
 
 #[tokio::test]
