@@ -41,6 +41,8 @@ struct Shared {
     engine: Engine,
     /// A verb has been called.
     touched: AtomicBool,
+    /// The head of the response has left, and no verb had been called by then.
+    sent_untouched: AtomicBool,
     open: Mutex<Open>,
     state: tokio::sync::Mutex<State>,
 }
@@ -63,7 +65,8 @@ impl Session {
     pub(crate) fn new(engine: Engine, headers: &HeaderMap) -> Session {
         let cookies = headers.get_all(header::COOKIE).iter().cloned().collect();
         let state = tokio::sync::Mutex::new(State::new(engine.clone()));
-        let shared = Shared { cookies, engine, touched: AtomicBool::new(false), open: Mutex::new(Open::No), state };
+        let (touched, sent_untouched) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Shared { cookies, engine, touched, sent_untouched, open: Mutex::new(Open::No), state };
         Session { shared: Arc::new(shared) }
     }
 
@@ -187,7 +190,7 @@ impl Session {
     }
 
     pub(crate) async fn finish(&self, out: &mut HeaderMap) -> Result<()> {
-        if !self.is_touched() {
+        if self.ends_untouched() {
             return Ok(());
         }
         // First the state, so that a `start` that is under way in a task is not overlooked.
@@ -212,7 +215,7 @@ impl Session {
     /// For adapters: what [`Engine::finish`] does, at once, if nothing has to be asked of the store for it, as after
     /// nearly every request. False if something has; nothing has been done then.
     pub fn finish_now(&self, out: &mut HeaderMap) -> bool {
-        if !self.is_touched() {
+        if self.ends_untouched() {
             return true;
         }
         let Ok(mut state) = self.shared.state.try_lock() else { return false };
@@ -222,6 +225,21 @@ impl Session {
         state.head_sent = true;
         state.write_head(out);
         true
+    }
+
+    /// Notes that the head leaves, if no verb has been called: one that is called later can send no cookie any more.
+    fn ends_untouched(&self) -> bool {
+        let Shared { touched, sent_untouched, .. } = &*self.shared;
+        if touched.load(Ordering::SeqCst) {
+            return false;
+        }
+        // A verb that begins at this moment sees this, or is seen here.
+        sent_untouched.store(true, Ordering::SeqCst);
+        let still = !touched.load(Ordering::SeqCst);
+        if !still {
+            sent_untouched.store(false, Ordering::SeqCst);
+        }
+        still
     }
 
     /// The state, for a verb that must not find the request's own session open.
@@ -248,10 +266,11 @@ impl Session {
 
     /// The state; the cookies are read now.
     async fn state(&self) -> tokio::sync::MutexGuard<'_, State> {
-        self.shared.touched.store(true, Ordering::Release);
+        self.shared.touched.store(true, Ordering::SeqCst);
         let mut state = self.shared.state.lock().await;
         if !state.looked_up {
             state.looked_up = true;
+            state.head_sent |= self.shared.sent_untouched.load(Ordering::SeqCst);
             if state.engine.settings().use_cookies {
                 state.id = cookie::id_of(&self.cookie());
             }

@@ -81,9 +81,13 @@ impl State {
         self.deadline(self.engine.settings().update_wait)
     }
 
-    /// The limits for one verb; the time for talking to the store is one budget for the whole request.
+    /// The limits for one verb; the time for talking to the store is one budget for the whole request. Nobody waits for
+    /// what is done after the head has left, for hours perhaps: there each verb has its own.
     fn deadline(&mut self, lock_wait: Duration) -> Deadline {
         let io_timeout = self.engine.settings().io_timeout;
+        if self.head_sent {
+            return Deadline::new(io_timeout, lock_wait);
+        }
         if let Some(deadline) = &self.deadline {
             return deadline.with_lock_wait(lock_wait);
         }

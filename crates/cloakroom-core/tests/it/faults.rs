@@ -265,6 +265,21 @@ async fn a_touch_that_fails_or_has_no_time_left_fails_no_request() {
     assert!(begun.elapsed() < Duration::from_millis(260), "{:?}", begun.elapsed());
 }
 
+/// A handle in a WebSocket lives for hours.
+#[tokio::test(start_paused = true)]
+async fn after_the_head_each_verb_has_a_budget_of_its_own() {
+    let (store, engine) = faulty();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    visitor.finish(session.clone()).await;
+    for n in 0..10 {
+        store.fail_at(Op::Write, 1, Fault::Late(Duration::from_millis(200)));
+        session.update(|s| s.set("n", &n)).await.unwrap();
+    }
+    assert_eq!(visitor.get("n").await, Some(9));
+}
+
 #[tokio::test]
 async fn after_four_conflicts_the_lock_is_taken() {
     let (store, engine) = faulty();

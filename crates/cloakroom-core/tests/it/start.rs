@@ -147,6 +147,24 @@ async fn a_guard_that_outlives_the_head_is_written_by_a_task() {
     assert_eq!(session.update(|s| s.set("n", &1)).await.unwrap_err().kind(), ErrorKind::Misuse);
 }
 
+/// Found with a session that was made in a body, and whose cookie nobody ever got.
+#[tokio::test]
+async fn a_verb_that_is_called_first_after_the_head_marks_nobody() {
+    let engine = engine();
+    let session = Visitor::new(&engine).begin();
+    engine.finish(session.clone(), &mut HeaderMap::new()).await.unwrap();
+    assert_eq!(session.update(|s| s.set("n", &1)).await.unwrap_err().kind(), ErrorKind::Misuse);
+    let session = Visitor::new(&engine).begin();
+    assert!(session.finish_now(&mut HeaderMap::new()));
+    assert_eq!(session.start().await.unwrap_err().kind(), ErrorKind::Misuse);
+    // Who has a cookie can go on.
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    assert!(session.finish_now(&mut HeaderMap::new()));
+    session.update(|s| s.set("n", &9)).await.unwrap();
+    assert_eq!(visitor.get("n").await, Some(9));
+}
+
 /// Found with nobody left to write it: such a guard handed its data back to a request that had already ended.
 #[tokio::test]
 async fn a_start_after_the_head_is_written_by_a_task() {
