@@ -1,4 +1,4 @@
-//! Sessions in the format `php`: `cargo +nightly fuzz run php`.
+//! Sessions in the format `php`: `cargo xtask fuzz php`.
 #![no_main]
 
 use cloakroom_php::Format;

@@ -1,4 +1,4 @@
-//! Sessions in the format `php_binary`: `cargo +nightly fuzz run php_binary`.
+//! Sessions in the format `php_binary`: `cargo xtask fuzz php_binary`.
 #![no_main]
 
 use cloakroom_php::Format;

@@ -1,4 +1,4 @@
-//! Sessions in the format `php_serialize`: `cargo +nightly fuzz run php_serialize`.
+//! Sessions in the format `php_serialize`: `cargo xtask fuzz php_serialize`.
 #![no_main]
 
 use cloakroom_php::Format;

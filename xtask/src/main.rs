@@ -6,6 +6,7 @@
 
 mod bench;
 mod compat;
+mod fuzz;
 mod process;
 mod setup;
 mod summary;
@@ -50,6 +51,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--check] [ARGS OF THE BENCHMARK]",
         about: "run the benchmarks in bench/ (--check: only compile them)",
         run: bench::run,
+    },
+    Command {
+        name: "fuzz",
+        arguments: "[php|php_binary|php_serialize]... [--minutes N]",
+        about: "run the fuzz targets, a minute each; nightly is not needed",
+        run: fuzz::run,
     },
     Command {
         name: "compat",
