@@ -150,12 +150,13 @@ impl Engine {
         let hit = count >= gc_divisor.saturating_sub(gc_probability).unsigned_abs() || gc_probability >= gc_divisor;
         if hit && !self.parts.tasks.sweeping.swap(true, Ordering::AcqRel) {
             let engine = self.clone();
+            let sweeping = Sweeping(Arc::clone(&self.parts.tasks));
             self.spawn(async move {
+                let _sweeping = sweeping;
                 tokio::time::sleep(SWEEP_DELAY).await;
                 if let Err(error) = engine.sweep().await {
                     tracing::warn!(%error, "sweeping expired sessions failed");
                 }
-                engine.parts.tasks.sweeping.store(false, Ordering::Release);
             });
         }
     }
@@ -188,6 +189,15 @@ impl Engine {
         });
         work.await
             .unwrap_or_else(|error| Err(Error::unavailable("the work on the session broke off").with_source(error)))
+    }
+}
+
+/// Ends with the sweeping, however that ends: a runtime that goes away drops it.
+struct Sweeping(Arc<Tasks>);
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        self.0.sweeping.store(false, Ordering::Release);
     }
 }
 

@@ -47,6 +47,15 @@ struct Shared {
     state: tokio::sync::Mutex<State>,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Open::Returned(opened) = &*self.open.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            let session = opened.id.tag();
+            tracing::error!(%session, "a session was started and dropped, and its request never finished: nothing was written");
+        }
+    }
+}
+
 /// Where the data of an open `start` are.
 enum Open {
     /// None is open.
@@ -106,6 +115,10 @@ impl Session {
         let mut state = self.enter().await?;
         state.look().await?;
         state.keep_alive = true;
+        if state.head_sent {
+            // Nobody ends this request any more.
+            state.touch_if_due().await;
+        }
         state.snapshot()
     }
 
@@ -122,6 +135,10 @@ impl Session {
         state.found = Found::Unknown;
         state.look().await?;
         state.keep_alive = true;
+        if state.head_sent {
+            // Nobody ends this request any more.
+            state.touch_if_due().await;
+        }
         state.snapshot()
     }
 

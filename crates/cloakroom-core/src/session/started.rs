@@ -118,18 +118,21 @@ impl Started {
     /// moment. Other than in PHP, the new record exists and is locked before the old one is let go.
     ///
     /// If it fails before the old session was let go, the session is open as before; if it fails while that was being
-    /// done, the session has lost its lock and closing it answers [`Gone`](ErrorKind::Gone).
+    /// done, or its future is dropped (a timeout around it), the session has lost its lock and closing it answers
+    /// [`Gone`](crate::ErrorKind::Gone). With `delete_old`, what the session held is then lost, as it is in PHP when the
+    /// process ends or the client goes away before the session is closed: close it soon.
     pub async fn regenerate_id(&mut self, delete_old: bool) -> Result<SessionId> {
         let session = self.session.clone();
         let mut state = session.shared.state.lock().await;
         state.must_mark()?;
         let deadline = state.update_deadline();
-        let put = if delete_old { Put::Remove } else { Put::Payload(state.payload(self.opened.draft.to_bytes())?) };
+        // Before the lease is taken and the old session retired: what is too large fails here, and leaves it open.
+        let payload = state.payload(self.opened.draft.to_bytes())?;
+        let put = if delete_old { Put::Remove } else { Put::Payload(payload.clone()) };
         let lease = self.opened.lease.take().ok_or_else(Error::gone)?;
         let engine = state.engine.clone();
         let held = HeldRecord { key: self.opened.key.clone(), lease, may_be_missing: delete_old && self.is_new() };
         let exchanged = if engine.store().capabilities().one_lock {
-            let payload = state.payload(self.opened.draft.to_bytes())?;
             engine.complete(exchange_the_one_lock(engine.clone(), held, put, payload, deadline)).await?
         } else {
             engine.complete(exchange(engine.clone(), held, put, deadline)).await?

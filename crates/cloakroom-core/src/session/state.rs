@@ -297,7 +297,12 @@ impl State {
         let key = Key::from_id(id);
         let deadline = self.deadline(Duration::ZERO);
         match self.engine.store().commit(&key, Expect::Any, Put::Touch(lifetime), &deadline).await {
-            Ok(Outcome::Done(_) | Outcome::Gone) => {}
+            Ok(Outcome::Done(_)) => {
+                if let Found::Present(present) = &mut self.found {
+                    present.ttl = Some(lifetime);
+                }
+            }
+            Ok(Outcome::Gone) => {}
             // Who holds the session writes or touches it.
             Err(error) if error.kind() == ErrorKind::Locked => {}
             Ok(outcome) => tracing::warn!(session = %key.tag(), ?outcome, "a session could not be kept alive"),

@@ -128,6 +128,8 @@ impl State {
     async fn replace(&mut self, bag: Bag, version: &Version, deadline: &Deadline) -> Result<Attempt> {
         let Some(id) = self.id.clone() else { return Err(Error::gone()) };
         let put = Put::Payload(self.payload(bag.to_bytes())?);
+        // Dropped while it waits, it may have been done.
+        let seen = std::mem::replace(&mut self.found, Found::Unknown);
         let outcome = self.engine.store().commit(&Key::from_id(&id), Expect::Is(version), put, deadline).await;
         match outcome {
             Ok(Outcome::Done(version)) => {
@@ -141,8 +143,8 @@ impl State {
             Ok(Outcome::Gone) => self.absent().map(|()| Attempt::Conflict),
             Ok(outcome) => Err(unexpected(&outcome)),
             Err(error) => {
-                if error.may_have_been_applied() {
-                    self.found = Found::Unknown;
+                if !error.may_have_been_applied() {
+                    self.found = seen;
                 }
                 Err(error)
             }

@@ -265,6 +265,21 @@ async fn a_touch_that_fails_or_has_no_time_left_fails_no_request() {
     assert!(begun.elapsed() < Duration::from_millis(260), "{:?}", begun.elapsed());
 }
 
+/// Found with a handle that showed what had been there before it was dropped.
+#[tokio::test(start_paused = true)]
+async fn an_update_that_is_dropped_leaves_no_stale_handle() {
+    let (store, engine) = faulty();
+    let visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    store.fail_at(Op::Write, 1, Fault::Late(Duration::from_millis(100)));
+    let update = session.update(|s| s.set("n", &2));
+    assert!(tokio::time::timeout(Duration::from_millis(20), update).await.is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let there = visitor.begin().read().await.unwrap().get::<i64>("n").unwrap();
+    assert_eq!(session.read().await.unwrap().get::<i64>("n").unwrap(), there);
+}
+
 /// A handle in a WebSocket lives for hours.
 #[tokio::test(start_paused = true)]
 async fn after_the_head_each_verb_has_a_budget_of_its_own() {

@@ -1,5 +1,7 @@
 //! `read`, `update`, `destroy`: what they do to the store and to the browser.
 
+use std::time::Duration;
+
 use cloakroom_core::{ErrorKind, KeyRef};
 
 use crate::support::{Visitor, engine, engine_with, lines};
@@ -234,14 +236,14 @@ async fn a_session_lives_as_long_as_it_is_read() {
     let engine = engine();
     let mut visitor = Visitor::with_session(&engine).await;
     for _ in 0..10 {
-        tokio::time::advance(std::time::Duration::from_secs(1000)).await;
+        tokio::time::advance(Duration::from_secs(1000)).await;
         assert_eq!(visitor.get("n").await, Some(1));
     }
-    tokio::time::advance(std::time::Duration::from_secs(1000)).await;
+    tokio::time::advance(Duration::from_secs(1000)).await;
     let session = visitor.begin();
     session.peek().await.unwrap();
     visitor.finish(session).await;
-    tokio::time::advance(std::time::Duration::from_secs(1000)).await;
+    tokio::time::advance(Duration::from_secs(1000)).await;
     assert_eq!(visitor.get("n").await, None);
 }
 
@@ -256,7 +258,7 @@ async fn a_request_that_owes_the_store_something_does_not_end_at_once() {
     assert!(session.finish_now(&mut headers), "nothing is due yet");
     assert_eq!(lines(&headers, "vary"), ["Cookie"]);
 
-    tokio::time::advance(std::time::Duration::from_secs(1000)).await;
+    tokio::time::advance(Duration::from_secs(1000)).await;
     let session = visitor.begin();
     session.read().await.unwrap();
     assert!(!session.finish_now(&mut headers), "the session has to be kept alive");
@@ -264,4 +266,52 @@ async fn a_request_that_owes_the_store_something_does_not_end_at_once() {
     let session = visitor.begin();
     drop(session.start().await.unwrap());
     assert!(!session.finish_now(&mut headers), "the session has to be written");
+}
+
+/// A connection that lives for hours is somebody who is there.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_read_after_the_head_lives_on() {
+    let engine = engine();
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    session.read().await.unwrap();
+    visitor.finish(session.clone()).await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        assert_eq!(session.refresh().await.unwrap().get::<i64>("n").unwrap(), Some(1));
+    }
+}
+
+/// Sweeping by PHP's draw is a task, and tasks end with their runtime.
+#[test]
+fn sweeping_goes_on_after_its_runtime_has_gone() {
+    let engine = engine_with(|settings| {
+        (settings.gc_probability, settings.gc_divisor, settings.gc_maxlifetime) = (1, 1, 1);
+    });
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime().block_on(async { drop(Visitor::with_session(&engine).await) });
+    runtime().block_on(async {
+        for _ in 0..5 {
+            drop(Visitor::with_session(&engine).await);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        assert!(engine.sweep().await.unwrap() <= 1, "nothing had been swept");
+    });
+}
+
+#[tokio::test]
+async fn a_new_id_for_a_session_that_is_too_large_leaves_it_open() {
+    let engine = engine_with(|settings| settings.max_size = 1000);
+    let mut visitor = Visitor::with_session(&engine).await;
+    let session = visitor.begin();
+    let mut s = session.start().await.unwrap();
+    s.set("big", &"x".repeat(2000)).unwrap();
+    for delete_old in [true, false] {
+        assert_eq!(s.regenerate_id(delete_old).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+    s.remove("big").unwrap();
+    s.set("n", &2).unwrap();
+    drop(s);
+    visitor.finish(session).await;
+    assert_eq!(visitor.get("n").await, Some(2));
 }
