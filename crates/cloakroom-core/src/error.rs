@@ -100,6 +100,13 @@ impl Error {
         error
     }
 
+    /// Who held a session was away for so long that its lock ran out, and others may have changed it: nothing was
+    /// done. [`ErrorKind::Conflict`].
+    #[cold]
+    pub fn lock_lost() -> Error {
+        Error::new(ErrorKind::Conflict, "write a session whose lock was lost meanwhile")
+    }
+
     /// The program has to be changed: [`ErrorKind::Misuse`].
     #[cold]
     pub fn misuse(message: impl Into<Cow<'static, str>>) -> Error {

@@ -153,6 +153,8 @@ impl Native {
         };
         let told = told(&row).map_err(Failure::Lost)?;
         Ok(match want {
+            // Somebody else has it now: to call it gone would be to say that a logout was done.
+            Want::Held(_) if told.alive => return Err(Failure::NotSent(Error::lock_lost())),
             Want::Held(_) => Step::Done(Outcome::Gone),
             _ if told.held && !(what == What::Touch && when == When::Any) => Step::Wait,
             _ if !told.alive => Step::Done(Outcome::Gone),

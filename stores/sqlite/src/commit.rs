@@ -49,6 +49,8 @@ pub(crate) struct Seen {
 enum Verdict {
     Wait,
     Gone,
+    /// The row is alive, and the lock that the caller had on it is not his any more.
+    Lost,
     Taken,
     /// The row is alive and has another version.
     Conflict(i64),
@@ -64,10 +66,11 @@ fn decide(want: &Want, put: &Put, seen: Option<&Seen>) -> Verdict {
     match (want, seen) {
         // What the holder has found stays his, though its time runs out meanwhile.
         (Want::Leased { .. } | Want::Found(Some(_)), Some(seen)) if seen.matches => Verdict::Change(seen.row),
+        // To call it gone would be to say that a logout was done.
+        (Want::Leased { .. } | Want::Found(_), _) if alive.is_some() => Verdict::Lost,
         (Want::Leased { .. } | Want::Found(Some(_)), _) => Verdict::Gone,
         (Want::Whole { .. }, Some(seen)) => Verdict::Change(seen.row),
         (Want::Whole { .. }, None) => create(None),
-        (Want::Found(None), _) if alive.is_some() => Verdict::Gone,
         (Want::Found(None), seen) => create(seen.map(|seen| seen.row)),
         // A touch changes no data: it need not wait for the holder.
         (Want::Any, Some(seen)) if seen.leased && matches!(put, Put::Touch(_)) && seen.alive => {
@@ -102,6 +105,7 @@ pub(crate) fn commit(
     let outcome = match decide(want, put, seen.as_ref()) {
         Verdict::Wait => return Ok(Step::Wait),
         Verdict::Gone => Outcome::Gone,
+        Verdict::Lost => return Err(Error::lock_lost().into()),
         Verdict::Taken => Outcome::Taken,
         Verdict::Conflict(row) => Outcome::Conflict(way.record(conn, row, id, now)?),
         Verdict::Create(bury) => {
@@ -178,7 +182,8 @@ mod tests {
                 }
                 let leased = Want::Leased { token: 1, version: 1 };
                 assert_eq!(decide(&leased, &put, Some(&seen(alive, true, true))), Verdict::Change(7));
-                assert_eq!(decide(&leased, &put, Some(&seen(alive, true, false))), Verdict::Gone);
+                let lost = if alive { Verdict::Lost } else { Verdict::Gone };
+                assert_eq!(decide(&leased, &put, Some(&seen(alive, true, false))), lost);
                 assert_eq!(decide(&leased, &put, None), Verdict::Gone);
             }
         }
@@ -212,8 +217,8 @@ mod tests {
             assert_eq!(decide(&Want::Is(version()), &put, Some(&other)), Verdict::Conflict(7));
             assert_eq!(decide(&Want::Any, &put, Some(&other)), Verdict::Change(7));
             assert_eq!(decide(&Want::Absent, &put, Some(&other)), Verdict::Taken);
-            assert_eq!(decide(&Want::Found(Some(version())), &put, Some(&other)), Verdict::Gone);
-            assert_eq!(decide(&Want::Found(None), &put, Some(&same)), Verdict::Gone);
+            assert_eq!(decide(&Want::Found(Some(version())), &put, Some(&other)), Verdict::Lost);
+            assert_eq!(decide(&Want::Found(None), &put, Some(&same)), Verdict::Lost);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom_core::store::{BoxFuture, Capabilities, Claim, Expect, Lease, Locked, Outcome, Put, Record, Swept};
-use cloakroom_core::{Deadline, DynStore, Key, Result, Store};
+use cloakroom_core::{Deadline, DynStore, Error, Key, Result, Store};
 use cloakroom_store_memory::MemoryStore;
 
 use super::Harness;
@@ -135,6 +135,7 @@ mod losing {
             let expect = match expect {
                 Expect::Held(lease) => match lease.into_any().downcast::<Lent>().unwrap().lease() {
                     Some(lease) => Expect::Held(lease),
+                    None if Store::load(self, key, deadline).await?.is_some() => return Err(Error::lock_lost()),
                     None => return Ok(Outcome::Gone),
                 },
                 other => other,
