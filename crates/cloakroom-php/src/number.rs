@@ -39,8 +39,39 @@ pub(crate) fn parse_float(text: &[u8]) -> f64 {
         b"NAN" => f64::NAN,
         b"INF" => f64::INFINITY,
         b"-INF" => f64::NEG_INFINITY,
-        _ => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN),
+        _ => short_float(text)
+            .or_else(|| std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()))
+            .unwrap_or(f64::NAN),
     }
+}
+
+/// Up to fifteen digits with a point among them: both numbers are floats exactly, and so division rounds but once.
+fn short_float(text: &[u8]) -> Option<f64> {
+    const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    if digits.len() > 16 {
+        return None;
+    }
+    let (mut n, mut count, mut behind) = (0_u64, 0, None);
+    for &byte in digits {
+        match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => {
+                n = 10 * n + u64::from(digit);
+                count += 1;
+            }
+            _ if byte == b'.' && behind.is_none() => behind = Some(count),
+            _ => return None,
+        }
+    }
+    if count == 0 || count > 15 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "below 10^15 nothing is lost")]
+    let value = n as f64 / TENS[count - behind.unwrap_or(count)];
+    Some(if negative { -value } else { value })
 }
 
 /// Appends a float as `serialize()` writes it, without `d:` and `;`.
@@ -121,4 +152,37 @@ fn shape(out: &mut Vec<u8>, digits: &[u8], exponent: i32, limit: usize) {
     out.extend_from_slice(if whole == 0 { b"0" } else { &digits[..whole] });
     out.push(b'.');
     out.extend_from_slice(&digits[whole..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_floats_are_read_as_long_ones_are() {
+        let mut state = 5_u64;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 20) % below
+        };
+        let mut short = 0;
+        for _ in 0..300_000 {
+            let power = 10_u64.pow(u32::try_from(random(17)).unwrap());
+            let digits = format!("{:0width$}", random(power), width = usize::try_from(random(18)).unwrap());
+            let at = usize::try_from(random(digits.len() as u64 + 1)).unwrap();
+            let point = ["", ".", "."][usize::try_from(random(3)).unwrap()];
+            let text = format!("{}{}{point}{}", ["", "-"][usize::from(random(4) == 0)], &digits[..at], &digits[at..]);
+            let known = text.parse::<f64>().ok();
+            if let Some(found) = short_float(text.as_bytes()) {
+                assert_eq!(Some(found.to_bits()), known.map(f64::to_bits), "{text}");
+                short += 1;
+            }
+        }
+        assert!(short > 200_000, "{short}");
+        assert_eq!(short_float(b"."), None);
+        assert_eq!(short_float(b"-"), None);
+        assert_eq!(short_float(b"1.2.3"), None);
+    }
 }
