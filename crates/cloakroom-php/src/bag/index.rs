@@ -232,27 +232,63 @@ impl Index {
         }
     }
 
+    /// Whether an entry has this key: as its [`Index::key`] says, without making it where its length is enough.
+    #[inline]
+    fn has_key(&self, format: Format, bytes: &[u8], number: u32, entry: Entry, wanted: KeyRef<'_>) -> bool {
+        let length = (entry.value - entry.key) as usize;
+        let possible = match (format, wanted) {
+            (Format::PhpSerialize, KeyRef::Str(name)) => {
+                // `s:1:"a";` or longer; whatever else begins otherwise.
+                length >= name.len() + 7 && bytes.get(entry.value as usize - 3 - name.len()) == Some(&b'"')
+                    || bytes.get(entry.key as usize) == Some(&b'S')
+            }
+            // Beside the name there is the `|`, or the length.
+            (_, KeyRef::Str(name)) => length == name.len() + 1,
+            (_, KeyRef::Int(_)) => format == Format::PhpSerialize,
+        };
+        possible && self.key(format, bytes, number) == wanted
+    }
+
     /// The first entry of this key.
     pub(super) fn find(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
-        self.lookup.first(small(self.entries.len()), key, |n| self.key(format, bytes, n))
+        match self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
+            Some(table) => table.first(key, |n| self.key(format, bytes, n)),
+            None => (0..)
+                .zip(&*self.entries)
+                .find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key))
+                .map(|(n, _)| n),
+        }
+    }
+
+    fn last(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
+        if let Some(table) = self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
+            return table.last(key, |n| self.key(format, bytes, n));
+        }
+        let mut entries = (0..small(self.entries.len())).zip(&*self.entries).rev();
+        entries.find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key)).map(|(n, _)| n)
     }
 
     /// The entry that has the value of this entry's key, which is the first of its key.
     pub(super) fn winner(&self, format: Format, bytes: &[u8], first: u32) -> u32 {
-        let key = self.key(format, bytes, first);
-        self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n)).unwrap_or(first)
+        self.last(format, bytes, self.key(format, bytes, first)).unwrap_or(first)
     }
 
     /// The entry that has this key's value.
     pub(super) fn value(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<Entry> {
-        let last = self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n))?;
-        Some(self.entries[last as usize])
+        self.last(format, bytes, key).map(|last| self.entries[last as usize])
     }
 
     /// The first entries of all keys, in PHP's order.
     pub(super) fn live<'a>(&'a self, format: Format, bytes: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
         let count = small(self.entries.len());
-        (0..count).filter(move |n| self.lookup.is_first(*n, count, |n| self.key(format, bytes, n)))
+        let table = self.lookup.table(count, true, |n| self.key(format, bytes, n));
+        (0..count).filter(move |n| {
+            if let Some(table) = table {
+                return table.is_first(*n);
+            }
+            let key = self.key(format, bytes, *n);
+            !(0..*n).zip(&*self.entries).any(|(n, entry)| self.has_key(format, bytes, n, *entry, key))
+        })
     }
 
     /// Whether a key comes again.
