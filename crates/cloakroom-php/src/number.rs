@@ -45,9 +45,10 @@ pub(crate) fn parse_float(text: &[u8]) -> f64 {
     }
 }
 
+const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
 /// Up to fifteen digits with a point among them: both numbers are floats exactly, and so division rounds but once.
 fn short_float(text: &[u8]) -> Option<f64> {
-    const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         rest => (false, rest),
@@ -74,6 +75,28 @@ fn short_float(text: &[u8]) -> Option<f64> {
     Some(if negative { -value } else { value })
 }
 
+/// A positive float as an integer of at most fifteen digits, and how many of them stand behind the point. No two
+/// texts of so few digits are the same float, so the one that gives it back is the shortest.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::float_cmp,
+    reason = "below 10^15 nothing is lost, and only the same float will do"
+)]
+fn few_digits(value: f64) -> Option<(i64, usize)> {
+    for (places, ten) in TENS.iter().enumerate().take(7) {
+        let scaled = value * ten;
+        if scaled >= 999_999_999_999_999.0 {
+            return None;
+        }
+        let n = (scaled + 0.5) as i64;
+        if n as f64 / ten == value {
+            return Some((n, places));
+        }
+    }
+    None
+}
+
 /// Appends a float as `serialize()` writes it, without `d:` and `;`.
 pub(crate) fn write_float(out: &mut Vec<u8>, value: f64, precision: Precision) {
     if value.is_nan() {
@@ -85,6 +108,16 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: f64, precision: Precision) {
     let value = value.abs();
     if value.is_infinite() {
         return out.extend_from_slice(b"INF");
+    }
+    if precision == Precision::Shortest
+        && let Some((n, places)) = few_digits(value)
+    {
+        let mut buffer = itoa::Buffer::new();
+        let all = buffer.format(n).as_bytes();
+        let zeros = all.iter().skip(1).rev().take_while(|digit| **digit == b'0').count();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "both have two digits")]
+        let exponent = all.len() as i32 - 1 - places as i32;
+        return shape(out, &all[..all.len() - zeros], exponent, 17);
     }
     // `D.DDDe-X`: Rust's shortest and exact digits are the ones that zend_dtoa finds in modes 0 and 2.
     let mut buffer = [0_u8; 300];
@@ -184,5 +217,31 @@ mod tests {
         assert_eq!(short_float(b"."), None);
         assert_eq!(short_float(b"-"), None);
         assert_eq!(short_float(b"1.2.3"), None);
+    }
+
+    #[test]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+    fn few_digits_are_the_shortest() {
+        let mut state = 9_u64;
+        let mut few = 0;
+        for _ in 0..300_000 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let below = 10_i64.pow(u32::try_from(state % 17).unwrap());
+            let n = i64::try_from(state >> 8).unwrap() % below;
+            let places = usize::try_from((state >> 5) % 9).unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "any float will do")]
+            let value = f64::from_bits((n as f64 / 10_f64.powi(places as i32)).to_bits() + state % 16 / 15);
+            let Some((n, places)) = few_digits(value) else { continue };
+            few += 1;
+            let known = format!("{value:e}");
+            let (digits, exponent) = known.split_once('e').unwrap();
+            let found = n.to_string();
+            let trimmed = if n == 0 { "0" } else { found.trim_end_matches('0') };
+            assert_eq!(trimmed, digits.replace('.', ""), "{value:e}");
+            assert_eq!(found.len() as i32 - 1 - places as i32, exponent.parse::<i32>().unwrap(), "{value:e}");
+        }
+        assert!(few > 150_000, "{few}");
     }
 }
