@@ -199,6 +199,7 @@ impl Index {
         Ok(())
     }
 
+    #[inline]
     fn note(&mut self, key: RawKey<'_>, entry: Entry) {
         if let RawKey::Escaped(len, text) = key {
             self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
