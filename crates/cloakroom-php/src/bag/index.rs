@@ -202,9 +202,14 @@ impl Index {
     #[inline]
     fn note(&mut self, key: RawKey<'_>, entry: Entry) {
         if let RawKey::Escaped(len, text) = key {
-            self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
+            self.note_escaped(len, text);
         }
         self.entries.push(entry);
+    }
+
+    #[cold]
+    fn note_escaped(&mut self, len: usize, text: &[u8]) {
+        self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
     }
 
     /// Adds an entry behind all others, of a key that is not there yet.
@@ -236,12 +241,19 @@ impl Index {
     /// Whether an entry has this key: as its [`Index::key`] says, without making it where its length is enough.
     #[inline]
     fn has_key(&self, format: Format, bytes: &[u8], number: u32, entry: Entry, wanted: KeyRef<'_>) -> bool {
-        let length = (entry.value - entry.key) as usize;
+        let (key, value) = (entry.key as usize, entry.value as usize);
+        let length = value - key;
         let possible = match (format, wanted) {
             (Format::PhpSerialize, KeyRef::Str(name)) => {
                 // `s:1:"a";` or longer; whatever else begins otherwise.
-                length >= name.len() + 7 && bytes.get(entry.value as usize - 3 - name.len()) == Some(&b'"')
-                    || bytes.get(entry.key as usize) == Some(&b'S')
+                let quoted = length >= name.len() + 7 && bytes.get(value - 3 - name.len()) == Some(&b'"');
+                let digits = name.len().checked_ilog10().unwrap_or(0) as usize + 1;
+                let plain = bytes.get(key) == Some(&b's') && name.first().is_some_and(|first| *first > b'9');
+                // Its length written without zeros before it, and no name that is read as an integer.
+                if quoted && plain && length == name.len() + 6 + digits {
+                    return bytes.get(value - 2 - name.len()..value - 2) == Some(name);
+                }
+                quoted || bytes.get(key) == Some(&b'S')
             }
             // Beside the name there is the `|`, or the length.
             (_, KeyRef::Str(name)) => length == name.len() + 1,
@@ -359,4 +371,50 @@ impl<'a> RawKey<'a> {
 pub(super) fn small(n: usize) -> u32 {
     // Only called for positions within bytes of which there are fewer.
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_the_key_that_it_says() {
+        let keys = [
+            r#"s:1:"a";"#,
+            r#"s:01:"a";"#,
+            r#"s:3:"a"b";"#,
+            r#"s:1:"b";"#,
+            r#"S:1:"b";"#,
+            r#"S:2:"\61b";"#,
+            "i:5;",
+            "i:05;",
+            r#"s:1:"5";"#,
+            r#"s:2:"05";"#,
+            r#"s:0:"";"#,
+            r#"S:4:"abcd";"#,
+            r#"s:10:"abcdefghij";"#,
+            r#"s:010:"abcdefghij";"#,
+            r#"s:5:"1:"ab";"#,
+            r#"s:2:"ab";"#,
+            r#"s:2:"-5";"#,
+            r#"s:2:"-x";"#,
+        ];
+        let names = ["a", "b", "a\"b", "\\61b", "ab", "5", "05", "", "abcd", "abcdefghij", "1:\"ab", "-5", "-x"];
+        let wanted = names.iter().map(|name| KeyRef::Str(name.as_bytes())).chain([5, -5, 0].map(KeyRef::Int));
+        let (mut found, wanted) = (0, wanted.collect::<Vec<_>>());
+        for key in keys {
+            let bytes = format!("a:1:{{{key}N;}}").into_bytes();
+            let index = Index::build(Format::PhpSerialize, &bytes).unwrap();
+            for wanted in &wanted {
+                let is = index.key(Format::PhpSerialize, &bytes, 0) == *wanted;
+                assert_eq!(
+                    index.has_key(Format::PhpSerialize, &bytes, 0, index.entries[0], *wanted),
+                    is,
+                    "{key} {wanted:?}"
+                );
+                found += usize::from(is);
+            }
+        }
+        assert_eq!(found, keys.len());
+    }
 }
