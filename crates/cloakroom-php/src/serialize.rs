@@ -10,9 +10,33 @@ pub(crate) fn number(out: &mut Vec<u8>, n: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
+/// `tag:N` and what closes it, if `N` has at most three digits. Eight bytes are appended at once, which is cheaper than
+/// to copy as many as there are, and what is too much is cut off.
+#[inline]
+fn write_short(out: &mut Vec<u8>, tag: u8, n: usize, end: u8, more: Option<u8>) -> bool {
+    let digit = |n: usize| b'0' + n.to_le_bytes()[0] % 10;
+    let last = more.unwrap_or(0);
+    let (bytes, len) = match n {
+        0..10 => ([tag, b':', digit(n), end, last, 0, 0, 0], 4),
+        10..100 => ([tag, b':', digit(n / 10), digit(n % 10), end, last, 0, 0], 5),
+        100..1000 => ([tag, b':', digit(n / 100), digit(n / 10 % 10), digit(n % 10), end, last, 0], 6),
+        _ => return false,
+    };
+    let before = out.len();
+    out.extend_from_slice(&bytes);
+    out.truncate(before + len + usize::from(more.is_some()));
+    true
+}
+
 pub(crate) fn write_int(out: &mut Vec<u8>, n: i64) {
+    if usize::try_from(n).is_ok_and(|n| write_short(out, b'i', n, b';', None)) {
+        return;
+    }
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(n).as_bytes();
+    out.reserve(digits.len() + 3);
     out.extend_from_slice(b"i:");
-    number(out, n);
+    out.extend_from_slice(digits);
     out.push(b';');
 }
 
@@ -34,7 +58,12 @@ pub(crate) fn write_counted(out: &mut Vec<u8>, tag: u8, bytes: &[&[u8]], end: u8
 }
 
 pub(crate) fn write_str(out: &mut Vec<u8>, bytes: &[u8]) {
-    write_counted(out, b's', &[bytes], b';');
+    out.reserve(bytes.len() + 10);
+    if !write_short(out, b's', bytes.len(), b':', Some(b'"')) {
+        return write_counted(out, b's', &[bytes], b';');
+    }
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\";");
 }
 
 pub(crate) fn write_key(out: &mut Vec<u8>, key: KeyRef<'_>) {
@@ -45,6 +74,9 @@ pub(crate) fn write_key(out: &mut Vec<u8>, key: KeyRef<'_>) {
 }
 
 pub(crate) fn write_array_head(out: &mut Vec<u8>, count: usize) {
+    if write_short(out, b'a', count, b':', Some(b'{')) {
+        return;
+    }
     out.extend_from_slice(b"a:");
     number(out, count);
     out.extend_from_slice(b":{");

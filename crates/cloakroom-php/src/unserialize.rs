@@ -17,6 +17,8 @@ pub(crate) struct Facts {
 }
 
 impl<'a> Sink<'a> for Facts {
+    const BLIND: bool = true;
+
     #[inline]
     fn head(&mut self, head: Head<'a>, _: usize, _: usize) -> Scan<()> {
         self.references |= matches!(head, Head::Alias(_) | Head::Handle(_));

@@ -3,78 +3,137 @@
 //! Nothing here recurses, `Drop`, `Clone`, `PartialEq` and `Debug` included: a value may be 4096 levels deep.
 //! `Debug` shows the shape and never the content, because sessions end up in logs.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 use crate::array::Array;
 
 /// A string as PHP has it: bytes, mostly UTF-8.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PhpStr(Box<[u8]>);
+#[derive(Clone)]
+pub struct PhpStr(Text);
+
+/// As many bytes as make it no larger.
+const SHORT: usize = 22;
+
+/// Short strings lie in place, as nearly all keys are short.
+#[derive(Clone)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
 
 impl PhpStr {
+    #[inline]
+    fn short(bytes: &[u8]) -> Option<Self> {
+        let mut text = [0; SHORT];
+        text.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self(Text::Short(u8::try_from(bytes.len()).ok()?, text)))
+    }
+
     /// The bytes.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Text::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Text::Long(bytes) => bytes,
+        }
     }
 
     /// The text, if it is UTF-8.
     pub fn as_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
+        std::str::from_utf8(self).ok()
     }
 
     /// The bytes, owned.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0.into_vec()
+        match self.0 {
+            Text::Short(..) => self.as_bytes().to_vec(),
+            Text::Long(bytes) => bytes.into_vec(),
+        }
+    }
+}
+
+impl Default for PhpStr {
+    fn default() -> Self {
+        Self(Text::Short(0, [0; SHORT]))
+    }
+}
+
+impl PartialEq for PhpStr {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for PhpStr {}
+
+impl PartialOrd for PhpStr {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PhpStr {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for PhpStr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl Deref for PhpStr {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl AsRef<[u8]> for PhpStr {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl fmt::Debug for PhpStr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.len())
     }
 }
 
 impl From<&[u8]> for PhpStr {
+    #[inline]
     fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self::short(bytes).unwrap_or_else(|| Self(Text::Long(bytes.into())))
     }
 }
 
 impl From<&str> for PhpStr {
     fn from(text: &str) -> Self {
-        Self(text.as_bytes().into())
+        text.as_bytes().into()
     }
 }
 
 impl From<String> for PhpStr {
     fn from(text: String) -> Self {
-        Self(text.into_bytes().into())
+        text.into_bytes().into()
     }
 }
 
 impl From<Vec<u8>> for PhpStr {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        Self::short(&bytes).unwrap_or_else(|| Self(Text::Long(bytes.into())))
     }
 }
 
 impl<const N: usize> From<&[u8; N]> for PhpStr {
     fn from(bytes: &[u8; N]) -> Self {
-        Self(bytes[..].into())
+        bytes[..].into()
     }
 }
 

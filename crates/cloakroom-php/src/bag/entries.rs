@@ -33,14 +33,20 @@ impl Entries {
                     *slot = entry;
                     *count += 1;
                 } else {
-                    let mut many = Vec::with_capacity(2 * IN_PLACE);
-                    many.extend_from_slice(entries);
-                    many.push(entry);
-                    *self = Self::Many(many);
+                    self.move_out(entry);
                 }
             }
             Self::Many(entries) => entries.push(entry),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn move_out(&mut self, entry: Entry) {
+        let mut many = Vec::with_capacity(2 * IN_PLACE);
+        many.extend_from_slice(self);
+        many.push(entry);
+        *self = Self::Many(many);
     }
 }
 

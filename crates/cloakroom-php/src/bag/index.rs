@@ -199,11 +199,17 @@ impl Index {
         Ok(())
     }
 
+    #[inline]
     fn note(&mut self, key: RawKey<'_>, entry: Entry) {
         if let RawKey::Escaped(len, text) = key {
-            self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
+            self.note_escaped(len, text);
         }
         self.entries.push(entry);
+    }
+
+    #[cold]
+    fn note_escaped(&mut self, len: usize, text: &[u8]) {
+        self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
     }
 
     /// Adds an entry behind all others, of a key that is not there yet.
@@ -232,27 +238,70 @@ impl Index {
         }
     }
 
+    /// Whether an entry has this key: as its [`Index::key`] says, without making it where its length is enough.
+    #[inline]
+    fn has_key(&self, format: Format, bytes: &[u8], number: u32, entry: Entry, wanted: KeyRef<'_>) -> bool {
+        let (key, value) = (entry.key as usize, entry.value as usize);
+        let length = value - key;
+        let possible = match (format, wanted) {
+            (Format::PhpSerialize, KeyRef::Str(name)) => {
+                // `s:1:"a";` or longer; whatever else begins otherwise.
+                let quoted = length >= name.len() + 7 && bytes.get(value - 3 - name.len()) == Some(&b'"');
+                let digits = name.len().checked_ilog10().unwrap_or(0) as usize + 1;
+                let plain = bytes.get(key) == Some(&b's') && name.first().is_some_and(|first| *first > b'9');
+                // Its length written without zeros before it, and no name that is read as an integer.
+                if quoted && plain && length == name.len() + 6 + digits {
+                    return bytes.get(value - 2 - name.len()..value - 2) == Some(name);
+                }
+                quoted || bytes.get(key) == Some(&b'S')
+            }
+            // Beside the name there is the `|`, or the length.
+            (_, KeyRef::Str(name)) => length == name.len() + 1,
+            (_, KeyRef::Int(_)) => format == Format::PhpSerialize,
+        };
+        possible && self.key(format, bytes, number) == wanted
+    }
+
     /// The first entry of this key.
     pub(super) fn find(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
-        self.lookup.first(small(self.entries.len()), key, |n| self.key(format, bytes, n))
+        match self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
+            Some(table) => table.first(key, |n| self.key(format, bytes, n)),
+            None => (0..)
+                .zip(&*self.entries)
+                .find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key))
+                .map(|(n, _)| n),
+        }
+    }
+
+    fn last(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
+        if let Some(table) = self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
+            return table.last(key, |n| self.key(format, bytes, n));
+        }
+        let mut entries = (0..small(self.entries.len())).zip(&*self.entries).rev();
+        entries.find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key)).map(|(n, _)| n)
     }
 
     /// The entry that has the value of this entry's key, which is the first of its key.
     pub(super) fn winner(&self, format: Format, bytes: &[u8], first: u32) -> u32 {
-        let key = self.key(format, bytes, first);
-        self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n)).unwrap_or(first)
+        self.last(format, bytes, self.key(format, bytes, first)).unwrap_or(first)
     }
 
     /// The entry that has this key's value.
     pub(super) fn value(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<Entry> {
-        let last = self.lookup.last(small(self.entries.len()), key, |n| self.key(format, bytes, n))?;
-        Some(self.entries[last as usize])
+        self.last(format, bytes, key).map(|last| self.entries[last as usize])
     }
 
     /// The first entries of all keys, in PHP's order.
     pub(super) fn live<'a>(&'a self, format: Format, bytes: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
         let count = small(self.entries.len());
-        (0..count).filter(move |n| self.lookup.is_first(*n, count, |n| self.key(format, bytes, n)))
+        let table = self.lookup.table(count, true, |n| self.key(format, bytes, n));
+        (0..count).filter(move |n| {
+            if let Some(table) = table {
+                return table.is_first(*n);
+            }
+            let key = self.key(format, bytes, *n);
+            !(0..*n).zip(&*self.entries).any(|(n, entry)| self.has_key(format, bytes, n, *entry, key))
+        })
     }
 
     /// Whether a key comes again.
@@ -322,4 +371,50 @@ impl<'a> RawKey<'a> {
 pub(super) fn small(n: usize) -> u32 {
     // Only called for positions within bytes of which there are fewer.
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_the_key_that_it_says() {
+        let keys = [
+            r#"s:1:"a";"#,
+            r#"s:01:"a";"#,
+            r#"s:3:"a"b";"#,
+            r#"s:1:"b";"#,
+            r#"S:1:"b";"#,
+            r#"S:2:"\61b";"#,
+            "i:5;",
+            "i:05;",
+            r#"s:1:"5";"#,
+            r#"s:2:"05";"#,
+            r#"s:0:"";"#,
+            r#"S:4:"abcd";"#,
+            r#"s:10:"abcdefghij";"#,
+            r#"s:010:"abcdefghij";"#,
+            r#"s:5:"1:"ab";"#,
+            r#"s:2:"ab";"#,
+            r#"s:2:"-5";"#,
+            r#"s:2:"-x";"#,
+        ];
+        let names = ["a", "b", "a\"b", "\\61b", "ab", "5", "05", "", "abcd", "abcdefghij", "1:\"ab", "-5", "-x"];
+        let wanted = names.iter().map(|name| KeyRef::Str(name.as_bytes())).chain([5, -5, 0].map(KeyRef::Int));
+        let (mut found, wanted) = (0, wanted.collect::<Vec<_>>());
+        for key in keys {
+            let bytes = format!("a:1:{{{key}N;}}").into_bytes();
+            let index = Index::build(Format::PhpSerialize, &bytes).unwrap();
+            for wanted in &wanted {
+                let is = index.key(Format::PhpSerialize, &bytes, 0) == *wanted;
+                assert_eq!(
+                    index.has_key(Format::PhpSerialize, &bytes, 0, index.entries[0], *wanted),
+                    is,
+                    "{key} {wanted:?}"
+                );
+                found += usize::from(is);
+            }
+        }
+        assert_eq!(found, keys.len());
+    }
 }

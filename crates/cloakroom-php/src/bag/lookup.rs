@@ -20,7 +20,7 @@ pub(super) struct Lookup {
 
 /// The first entry of each key; and for keys that come again, in the order of their first entries, the last one.
 #[derive(Clone)]
-struct Table {
+pub(super) struct Table {
     firsts: KeyTable,
     lasts: Vec<(u32, u32)>,
     again: Vec<u32>,
@@ -52,14 +52,27 @@ impl Table {
         table
     }
 
-    fn last(&self, first: u32) -> u32 {
-        self.lasts.binary_search_by_key(&first, |(first, _)| *first).map_or(first, |at| self.lasts[at].1)
+    /// The first entry of this key.
+    pub(super) fn first<'k>(&self, wanted: KeyRef<'_>, key: impl Fn(u32) -> KeyRef<'k>) -> Option<u32> {
+        self.firsts.find(wanted, key)
+    }
+
+    /// The last entry of this key.
+    pub(super) fn last<'k>(&self, wanted: KeyRef<'_>, key: impl Fn(u32) -> KeyRef<'k>) -> Option<u32> {
+        let first = self.firsts.find(wanted, key)?;
+        Some(self.lasts.binary_search_by_key(&first, |(first, _)| *first).map_or(first, |at| self.lasts[at].1))
+    }
+
+    /// Whether this entry is the first of its key.
+    pub(super) fn is_first(&self, n: u32) -> bool {
+        self.again.binary_search(&n).is_err()
     }
 }
 
 impl Lookup {
-    /// The table, if it is worth having; `often`, if it will be asked for every key.
-    fn table<'k>(&self, count: u32, often: bool, key: impl Fn(u32) -> KeyRef<'k>) -> Option<&Table> {
+    /// The table, if it is worth having; `often`, if it will be asked for every key. Else one looks through them.
+    #[inline]
+    pub(super) fn table<'k>(&self, count: u32, often: bool, key: impl Fn(u32) -> KeyRef<'k>) -> Option<&Table> {
         if count <= FEW {
             return None;
         }
@@ -69,31 +82,6 @@ impl Lookup {
             return None;
         }
         Some(self.table.get_or_init(|| Box::new(Table::new(count, key))))
-    }
-
-    /// The first of so many entries that has this key.
-    pub(super) fn first<'k>(&self, count: u32, wanted: KeyRef<'_>, key: impl Fn(u32) -> KeyRef<'k>) -> Option<u32> {
-        match self.table(count, false, &key) {
-            Some(table) => table.firsts.find(wanted, key),
-            None => (0..count).find(|n| key(*n) == wanted),
-        }
-    }
-
-    /// The last of so many entries that has this key.
-    pub(super) fn last<'k>(&self, count: u32, wanted: KeyRef<'_>, key: impl Fn(u32) -> KeyRef<'k>) -> Option<u32> {
-        match self.table(count, false, &key) {
-            Some(table) => table.firsts.find(wanted, key).map(|first| table.last(first)),
-            None => (0..count).rev().find(|n| key(*n) == wanted),
-        }
-    }
-
-    /// Whether this one of so many entries is the first of its key.
-    pub(super) fn is_first<'k>(&self, n: u32, count: u32, key: impl Fn(u32) -> KeyRef<'k>) -> bool {
-        if let Some(table) = self.table(count, true, &key) {
-            return table.again.binary_search(&n).is_err();
-        }
-        let this = key(n);
-        (0..n).all(|before| key(before) != this)
     }
 
     /// Another entry has come, of a new key.

@@ -8,7 +8,7 @@ use super::{De, misplaced};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::KeyRef;
 use crate::number::parse_int;
-use crate::scan::{RawKey, key};
+use crate::scan::{RawKey, key, plain_string};
 use crate::value::bare_name;
 
 pub(super) struct Elements<'d, 'a, 't> {
@@ -55,6 +55,24 @@ pub(super) struct Pairs<'d, 'a, 't> {
     pub(super) key: KeyRef<'a>,
     // A key written as `S:`.
     pub(super) owned: Option<crate::Key>,
+    // The names that a struct has, and which of them is likely to come next.
+    pub(super) fields: &'static [&'static str],
+    pub(super) field: usize,
+}
+
+impl Pairs<'_, '_, '_> {
+    /// The struct's own word for this key: it is text already.
+    #[inline]
+    fn field(&mut self, name: &[u8]) -> Option<&'static str> {
+        let is = |field: &&&str| field.as_bytes() == name;
+        if let Some(field) = self.fields.get(self.field).filter(is) {
+            self.field += 1;
+            return Some(field);
+        }
+        let found = self.fields.iter().position(|field| is(&field))?;
+        self.field = found + 1;
+        Some(self.fields[found])
+    }
 }
 
 impl<'a> MapAccess<'a> for Pairs<'_, 'a, '_> {
@@ -65,20 +83,38 @@ impl<'a> MapAccess<'a> for Pairs<'_, 'a, '_> {
             return Ok(None);
         }
         let at = self.de.at;
+        if !self.object
+            && let Some((name, next)) = plain_string(self.de.buf, at)
+            && let Some(text) = self.field(name)
+        {
+            self.left -= 1;
+            self.de.at = next;
+            (self.key, self.owned) = (KeyRef::of(name), None);
+            let key = KeyDe { key: self.key, borrowed: Some(self.key), text: Some(text) };
+            return seed.deserialize(key).map(Some).map_err(|error| error.at(at));
+        }
         let (raw, next) = key(self.de.buf, at).map_err(misplaced)?;
         self.left -= 1;
         self.de.at = next;
         self.owned = None;
-        self.key = match raw {
-            RawKey::Int(text) => KeyRef::Int(parse_int(text)),
-            RawKey::Str(text) if self.object => KeyRef::Str(bare_name(text)),
-            RawKey::Str(text) => KeyRef::of(text),
+        let mut text = None;
+        match raw {
+            RawKey::Int(digits) => self.key = KeyRef::Int(parse_int(digits)),
+            RawKey::Str(name) => {
+                let bare = if self.object { bare_name(name) } else { name };
+                text = self.field(bare);
+                if text.is_none() {
+                    // Bytes that are no text are given as bytes.
+                    text = self.de.checked.text(self.de.buf, next - 2 - bare.len(), next - 2).ok();
+                }
+                self.key = if self.object { KeyRef::Str(bare) } else { KeyRef::of(bare) };
+            }
             escaped @ RawKey::Escaped(..) => {
                 let owned = self.owned.insert(escaped.to_key());
-                return seed.deserialize(KeyDe { key: owned.as_ref(), borrowed: None }).map(Some);
+                return seed.deserialize(KeyDe { key: owned.as_ref(), borrowed: None, text: None }).map(Some);
             }
-        };
-        let key = KeyDe { key: self.key, borrowed: Some(self.key) };
+        }
+        let key = KeyDe { key: self.key, borrowed: Some(self.key), text };
         seed.deserialize(key).map(Some).map_err(|error| error.at(at))
     }
 
@@ -103,7 +139,7 @@ impl<'a> EnumAccess<'a> for Variant<'_, '_, 'a, '_> {
     type Variant = Self;
 
     fn variant_seed<T: DeserializeSeed<'a>>(self, seed: T) -> Result<(T::Value, Self)> {
-        let name = seed.deserialize(KeyDe { key: self.name, borrowed: None })?;
+        let name = seed.deserialize(KeyDe { key: self.name, borrowed: None, text: None })?;
         Ok((name, self))
     }
 }
@@ -120,7 +156,7 @@ impl<'a> VariantAccess<'a> for Variant<'_, '_, 'a, '_> {
     fn tuple_variant<V: Visitor<'a>>(self, _: usize, visitor: V) -> Result<V::Value> {
         self.de.deserialize_seq(visitor)
     }
-    fn struct_variant<V: Visitor<'a>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value> {
-        self.de.deserialize_map(visitor)
+    fn struct_variant<V: Visitor<'a>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        self.de.deserialize_struct("", fields, visitor)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 
-use super::text;
+use super::text::text;
 use crate::error::{Error, Result};
 use crate::key::KeyRef;
 
@@ -10,6 +10,8 @@ use crate::key::KeyRef;
 pub(super) struct KeyDe<'k, 'a> {
     pub(super) key: KeyRef<'k>,
     pub(super) borrowed: Option<KeyRef<'a>>,
+    /// The key's bytes, where they are known to be text.
+    pub(super) text: Option<&'a str>,
 }
 
 impl<'de> Deserializer<'de> for KeyDe<'_, 'de> {
@@ -23,6 +25,9 @@ impl<'de> Deserializer<'de> for KeyDe<'_, 'de> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if let Some(text) = self.text {
+            return visitor.visit_borrowed_str(text);
+        }
         match (self.key, self.borrowed) {
             (KeyRef::Int(n), _) => visitor.visit_str(itoa::Buffer::new().format(n)),
             (_, Some(KeyRef::Str(bytes))) => match std::str::from_utf8(bytes) {

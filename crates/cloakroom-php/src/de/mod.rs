@@ -3,12 +3,14 @@
 mod access;
 mod error;
 mod key;
+mod text;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 
 use access::{Elements, Pairs, Variant};
 use error::wrong;
+use text::{Checked, text};
 
 use crate::bag::Bag;
 use crate::bag::graph::Graph;
@@ -17,7 +19,7 @@ use crate::key::KeyRef;
 use crate::loose;
 use crate::number::{parse_float, parse_int};
 use crate::options::Options;
-use crate::scan::{Head, RawKey, Walker, head, key, unescape};
+use crate::scan::{Head, RawKey, Walker, head, key, opening, plain_float, plain_integer, plain_string, unescape};
 use crate::unserialize::{Facts, check};
 use crate::value_serde::VALUE;
 
@@ -56,6 +58,7 @@ struct De<'a, 't> {
     // Bytes that may still be read through references, which can multiply without end.
     budget: usize,
     walker: Walker,
+    checked: Checked<'a>,
     // Made when a value of PHP with references is asked for.
     graph: Option<Box<Graph<'a>>>,
 }
@@ -74,7 +77,8 @@ fn misplaced(fault: Fault) -> Error {
 impl<'a, 't> De<'a, 't> {
     fn new(buf: &'a [u8], at: usize, options: Options, bag: Option<&'a Bag>, targets: &'t [(u32, u32)]) -> Self {
         let budget = buf.len().saturating_mul(16).saturating_add(1 << 16);
-        Self { buf, at, options, bag, targets, depth: 0, budget, walker: Walker::default(), graph: None }
+        let (walker, checked) = (Walker::default(), Checked::default());
+        Self { buf, at, options, bag, targets, depth: 0, budget, walker, checked, graph: None }
     }
 
     fn target(&self, at: usize) -> Result<usize> {
@@ -88,11 +92,11 @@ impl<'a, 't> De<'a, 't> {
     }
 
     fn is_null(&self) -> Result<bool> {
-        let at = match head(self.buf, self.at).map_err(misplaced)? {
-            (Head::Alias(_) | Head::Handle(_), _) => self.target(self.at)?,
-            (head, _) => return Ok(matches!(head, Head::Null)),
+        let at = match self.buf.get(self.at) {
+            Some(b'R' | b'r') => self.target(self.at)?,
+            _ => self.at,
         };
-        Ok(self.buf[at..].starts_with(b"N;"))
+        Ok(self.buf.get(at) == Some(&b'N'))
     }
 
     fn open(&mut self) -> Result<Opened<'a>> {
@@ -180,10 +184,16 @@ impl<'a, 't> De<'a, 't> {
         Ok(value)
     }
 
-    fn map<V: Visitor<'a>>(&mut self, opened: &Opened<'a>, n: u32, visitor: V) -> Result<V::Value> {
+    fn map<V: Visitor<'a>>(
+        &mut self,
+        opened: &Opened<'a>,
+        n: u32,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
         self.enter(opened.start)?;
         let object = matches!(opened.head, Head::Object(..));
-        let mut elements = Pairs { de: self, left: n, object, key: KeyRef::Int(0), owned: None };
+        let mut elements = Pairs { de: self, left: n, object, key: KeyRef::Int(0), owned: None, fields, field: 0 };
         let value = visitor.visit_map(&mut elements).map_err(|error| error.at(opened.start))?;
         let left = elements.left;
         self.end(opened, left)?;
@@ -207,10 +217,6 @@ impl<'a, 't> De<'a, 't> {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::Utf8, "a string that is not UTF-8, asked for as text"))
-}
-
 fn visit_string<'a, V: Visitor<'a>>(head: &Head<'a>, options: Options, visitor: V) -> Result<V::Value> {
     match *head {
         Head::Str(bytes) => visitor.visit_borrowed_str(text(bytes)?),
@@ -228,6 +234,10 @@ fn visit_string<'a, V: Visitor<'a>>(head: &Head<'a>, options: Options, visitor: 
 macro_rules! integers {
     ($($name:ident)*) => {$(
         fn $name<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
+            if let Some((raw, next)) = plain_integer(self.buf, self.at) {
+                let start = std::mem::replace(&mut self.at, next);
+                return visitor.visit_i64(parse_int(raw)).map_err(|error: Error| error.at(start));
+            }
             self.scalar(|head, options| match *head {
                 Head::Int(raw) => visitor.visit_i64(parse_int(raw)),
                 ref head => match loose::int(head).filter(|_| options.loose) {
@@ -248,10 +258,18 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     }
 
     fn deserialize_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
+        if let Some((raw, next)) = plain_string(self.buf, self.at) {
+            let start = std::mem::replace(&mut self.at, next);
+            let value = match self.checked.text(self.buf, next - 2 - raw.len(), next - 2) {
+                Ok(text) => visitor.visit_borrowed_str(text),
+                Err(_) => visitor.visit_borrowed_bytes(raw),
+            };
+            return value.map_err(|error: Error| error.at(start));
+        }
         let opened = self.open()?;
         let value = match opened.head {
             Head::Array(n) if self.is_list(n) => return self.seq(&opened, n, visitor),
-            Head::Array(n) | Head::Object(_, n) => return self.map(&opened, n, visitor),
+            Head::Array(n) | Head::Object(_, n) => return self.map(&opened, n, &[], visitor),
             Head::Null => visitor.visit_unit(),
             Head::Bool(value) => visitor.visit_bool(value),
             Head::Int(raw) => visitor.visit_i64(parse_int(raw)),
@@ -287,6 +305,10 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     }
 
     fn deserialize_f64<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
+        if let Some((raw, next)) = plain_float(self.buf, self.at) {
+            let start = std::mem::replace(&mut self.at, next);
+            return visitor.visit_f64(parse_float(raw)).map_err(|error: Error| error.at(start));
+        }
         self.scalar(|head, options| match *head {
             Head::Float(raw) => visitor.visit_f64(parse_float(raw)),
             // 5.0 that PHP computed as an integer.
@@ -306,6 +328,11 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     }
 
     fn deserialize_str<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
+        if let Some((raw, next)) = plain_string(self.buf, self.at) {
+            let start = std::mem::replace(&mut self.at, next);
+            let found = self.checked.text(self.buf, next - 2 - raw.len(), next - 2);
+            return found.and_then(|text| visitor.visit_borrowed_str(text)).map_err(|error| error.at(start));
+        }
         self.scalar(|head, options| visit_string(head, options, visitor))
     }
 
@@ -359,6 +386,10 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
+        if let Some((n, next)) = opening(self.buf, self.at) {
+            let start = std::mem::replace(&mut self.at, next);
+            return self.seq(&Opened { head: Head::Array(n), start, jumped: None }, n, visitor);
+        }
         let opened = self.open()?;
         match opened.head {
             Head::Array(n) => self.seq(&opened, n, visitor),
@@ -375,20 +406,24 @@ impl<'a> Deserializer<'a> for &mut De<'a, '_> {
     }
 
     fn deserialize_map<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value> {
-        let opened = self.open()?;
-        match opened.head {
-            Head::Array(n) | Head::Object(_, n) => self.map(&opened, n, visitor),
-            head => Err(wrong(&head, &visitor).at(opened.start)),
-        }
+        self.deserialize_struct("", &[], visitor)
     }
 
     fn deserialize_struct<V: Visitor<'a>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.deserialize_map(visitor)
+        if let Some((n, next)) = opening(self.buf, self.at) {
+            let start = std::mem::replace(&mut self.at, next);
+            return self.map(&Opened { head: Head::Array(n), start, jumped: None }, n, fields, visitor);
+        }
+        let opened = self.open()?;
+        match opened.head {
+            Head::Array(n) | Head::Object(_, n) => self.map(&opened, n, fields, visitor),
+            head => Err(wrong(&head, &visitor).at(opened.start)),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'a>>(

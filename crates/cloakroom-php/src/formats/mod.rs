@@ -43,6 +43,7 @@ impl Format {
     }
 
     /// Where an entry's key stands, and where its value begins.
+    #[inline]
     pub(crate) fn entry(self, buf: &[u8], at: usize) -> Scan<(RawKey<'_>, usize)> {
         match self {
             Self::Php => php::key(buf, at),

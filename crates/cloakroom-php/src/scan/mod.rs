@@ -10,7 +10,7 @@ mod quick;
 mod thorough;
 
 use crate::error::{ErrorKind, Fault};
-pub(crate) use quick::until_bar;
+pub(crate) use quick::{opening, plain_float, plain_integer, plain_string, until_bar};
 pub(crate) use thorough::unescape;
 
 /// PHP's `unserialize_max_depth`.
@@ -97,7 +97,7 @@ impl Walker {
         let mut left = 0;
         loop {
             let start = at;
-            let opened = if S::BLIND { quick::opening(buf, at) } else { None };
+            let opened = if S::BLIND { opening(buf, at) } else { None };
             let (value, next) = match opened {
                 Some((n, next)) => (Head::Array(n), next),
                 None => head(buf, at)?,

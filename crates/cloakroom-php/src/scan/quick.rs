@@ -301,9 +301,33 @@ pub(super) fn skim(buf: &[u8], at: usize, mut left: u32) -> Skimmed {
     Skimmed { at: buf.len() - rest.len(), left, before_value }
 }
 
+/// A string, and where what follows it begins.
+#[inline(always)]
+pub(crate) fn plain_string(buf: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (rest, word) = word(buf, at)?;
+    let (text, len) = if STR.fits(word) { string(rest, word)? } else { return None };
+    Some((text, at + len))
+}
+
+/// An integer, and where what follows it begins.
+#[inline(always)]
+pub(crate) fn plain_integer(buf: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (rest, word) = word(buf, at)?;
+    let (text, len) = if INT.fits(word) { integer(rest, word)? } else { return None };
+    Some((text, at + len))
+}
+
+/// A float, and where what follows it begins.
+#[inline(always)]
+pub(crate) fn plain_float(buf: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (rest, word) = word(buf, at)?;
+    let (text, len) = if FLOAT.fits(word) { float(rest)? } else { return None };
+    Some((text, at + len))
+}
+
 /// An array's count, and where its elements begin.
 #[inline(always)]
-pub(super) fn opening(buf: &[u8], at: usize) -> Option<(u32, usize)> {
+pub(crate) fn opening(buf: &[u8], at: usize) -> Option<(u32, usize)> {
     let (rest, word) = word(buf, at)?;
     array(rest, word).map(|(n, len)| (n, at + len))
 }

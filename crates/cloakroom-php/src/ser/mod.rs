@@ -33,7 +33,7 @@ pub fn to_vec_with<T: Serialize + ?Sized>(value: &T, options: Options) -> Result
 /// The bytes, and whether they are known to be what PHP reads: arrays and scalars alone, nested less deep than PHP
 /// allows, with a level to spare for the array of a session.
 pub(crate) fn written<T: Serialize + ?Sized>(value: &T, options: Options) -> Result<(Vec<u8>, bool)> {
-    let mut ser = Ser { out: Vec::new(), options, depth: 0, ordered: false, named: false };
+    let mut ser = Ser { out: Vec::with_capacity(128), options, depth: 0, ordered: false, named: false };
     value.serialize(&mut ser)?;
     let known = !ser.named && usize::from(options.serde_depth) < MAX_DEPTH;
     Ok((ser.out, known))

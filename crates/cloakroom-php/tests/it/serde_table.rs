@@ -178,6 +178,21 @@ fn structs_and_maps() {
     }
     refuses::<Strict>("a:1:{s:1:\"b\";i:1;}", ErrorKind::Type);
     refuses::<Strict>("a:0:{}", ErrorKind::Type);
+    // The path names the key of the value, whatever key stands before it.
+    let path = |text: &str| from_slice::<User>(text.as_bytes()).expect_err("no user").path();
+    assert_eq!(path(r#"a:3:{S:4:"\6eone";i:1;s:2:"id";i:1;s:4:"name";i:5;}"#), "name");
+    assert_eq!(path(r#"a:2:{s:4:"name";s:1:"x";S:2:"\69d";b:1;}"#), "id");
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Numbered {
+        #[serde(rename = "5")]
+        five: i64,
+        #[serde(rename = "x")]
+        text: String,
+    }
+    both(Numbered { five: 1, text: "\u{e4}".into() }, "a:2:{i:5;i:1;s:1:\"x\";s:2:\"\u{e4}\";}");
+    reads("a:2:{s:1:\"x\";s:0:\"\";s:1:\"5\";i:1;}", Numbered { five: 1, text: String::new() });
+    let wrong = from_slice::<Numbered>(b"a:1:{s:1:\"5\";b:1;}").expect_err("no integer");
+    assert_eq!(wrong.path(), "[5]");
 }
 
 #[test]
