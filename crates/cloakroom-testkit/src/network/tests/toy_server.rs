@@ -158,7 +158,9 @@ impl Table {
             ["PUT", _, expect, what, life, _] => {
                 let holder = self.locks.get(&key).map(|(token, _)| token.as_str());
                 match expect.split_once(':') {
-                    Some(("held", token)) if holder != Some(token) => return plain("GONE"),
+                    Some(("held", token)) if holder != Some(token) => {
+                        return plain(if found.is_some() { "LOST" } else { "GONE" });
+                    }
                     Some(("held", _)) => _ = self.locks.remove(&key),
                     _ if holder.is_some() && *what != "touch" => return plain("BUSY"),
                     _ => {}

@@ -451,6 +451,7 @@ impl Store for ToyStore {
             "REMOVED" => Outcome::Removed(self.record(&words, body)),
             "CONFLICT" => Outcome::Conflict(self.record(&words, body)),
             "TAKEN" => Outcome::Taken,
+            "LOST" => return Err(Error::lock_lost()),
             _ => Outcome::Gone,
         })
     }
