@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::Failure;
 use crate::layout::{Dialect, LockMode};
-use crate::lock::{Gone, Held, Patience, SqlLease, give_back};
+use crate::lock::{Held, SqlLease, give_back};
 use crate::native::Native;
+use crate::patience::{Gone, Patience};
 use crate::shared::{Shared, Way, or_locked};
 use crate::store::{Step, Want};
 use crate::symfony::SymfonyTable;
@@ -39,7 +40,7 @@ impl Shared {
         };
         match outcome {
             Ok(Step::Done(outcome)) => {
-                self.keep_aside_bounded(put, &outcome).await;
+                self.keep_aside_bounded(put, &outcome, deadline).await;
                 Ok(Step::Done(outcome))
             }
             Ok(Step::Wait) => Ok(Step::Wait),
@@ -64,13 +65,14 @@ impl Shared {
             LockMode::Advisory => !touch,
             LockMode::Transactional => true,
         };
-        let mut conn = if waits { self.locks.get(deadline).await? } else { self.main.get(deadline).await? };
-        let mut patience = Patience::new(deadline, self.dialect, &self.main, gone);
+        let mut patience = Patience::new(deadline, symfony, key, &self.main, gone);
         if !waits || self.dialect == Dialect::Postgres {
+            let mut conn = if waits { self.locks.get(deadline).await? } else { self.main.get(deadline).await? };
             return symfony.change(&mut conn, key, want, put, deadline, &mut patience).await;
         }
         let claim = if matches!(want, Want::Absent) { Claim::Either } else { Claim::Existing };
-        let Some(found) = symfony.take(&mut conn, key, claim, deadline, &mut patience).await? else {
+        let (mut conn, taken) = self.take(symfony, key, claim, deadline, &mut patience).await?;
+        let Some(found) = taken else {
             return Ok(Step::Done(Outcome::Gone));
         };
         let refused = match (want, &found) {
@@ -81,7 +83,7 @@ impl Shared {
         };
         if let Some(outcome) = refused {
             // A row that was made to keep others out goes again.
-            symfony.give_back(&mut conn, key, found.is_some()).await;
+            symfony.give_back(&mut conn, key, found.is_some(), deadline).await;
             return Ok(Step::Done(outcome));
         }
         symfony.finish(&mut conn, key, found.as_ref(), put, deadline).await.map(Step::Done)
@@ -112,14 +114,14 @@ impl Shared {
             (Held::Connection(mut conn), Way::Symfony(symfony)) => {
                 let outcome = symfony.finish(&mut conn, &key, lease.found(), &put, deadline).await;
                 if matches!(outcome, Err(Failure::NotSent(_))) {
-                    symfony.give_back(&mut conn, &key, false).await;
+                    symfony.give_back(&mut conn, &key, false, deadline).await;
                 }
                 outcome.map_err(Failure::of_write)
             }
             _ => Err(Error::unavailable("the connection that held the session's lock broke; nothing was written")),
         };
         if let Ok(outcome) = &outcome {
-            shared.keep_aside_bounded(&put, outcome).await;
+            shared.keep_aside_bounded(&put, outcome, deadline).await;
         }
         drop(lease);
         outcome
@@ -168,7 +170,7 @@ impl Shared {
         };
         let mut conn = self.main.get(deadline).await.map_err(Failure::of_write)?;
         let (_here, gone) = Gone::pair();
-        let mut patience = Patience::new(deadline, self.dialect, &self.main, gone);
+        let mut patience = Patience::new(deadline, symfony, key, &self.main, gone);
         for pause in pauses().take(RETRIES) {
             match symfony.change(&mut conn, key, &want, put, deadline, &mut patience).await {
                 Ok(Step::Done(Outcome::Conflict(_) | Outcome::Taken)) => {

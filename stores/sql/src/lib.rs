@@ -18,6 +18,7 @@ mod lock;
 mod migrate;
 mod native;
 mod native_sql;
+mod patience;
 mod pool;
 mod row;
 mod shared;

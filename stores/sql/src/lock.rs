@@ -1,28 +1,22 @@
-//! Locks: what holds them, that they are given back, and waiting for those that somebody else holds.
+//! Locks: what holds them, and that they are given back.
 
 use std::any::Any;
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::line::Head;
 use cloakroom_core::store::{BoxFuture, Lease, Record};
 use cloakroom_core::{Deadline, Error, Key, Result};
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::error::{Failure, Refusal};
-use crate::layout::Dialect;
-use crate::pool::{Conn, Pool};
+use crate::error::Failure;
+use crate::pool::Conn;
 use crate::shared::{Shared, Way};
 
-/// How often it is made sure, while a statement waits for a lock, that there is a server at all.
-const HEARTBEAT: Duration = Duration::from_millis(250);
-/// How much later than its limit a wait is cut off that the server cannot bound as finely.
-const COARSE: Duration = Duration::from_millis(50);
+/// How long giving a lock back may take before its connection is closed instead, which frees it as well.
+const RELEASING: Duration = Duration::from_millis(250);
 /// How long giving back, renewing, or trying a connection may take.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -176,7 +170,10 @@ pub(crate) async fn give_back(shared: &Shared, key: &Key, held: Held) {
                 tracing::warn!(session = %key.tag(), %error, "the lock on a session is free only when it has run out");
             }
         }
-        (Held::Connection(mut conn), Way::Symfony(symfony)) => symfony.give_back(&mut conn, key, false).await,
+        (Held::Connection(mut conn), Way::Symfony(symfony)) => {
+            let limit = Deadline::new(RELEASING, Duration::ZERO);
+            symfony.give_back(&mut conn, key, false, &limit).await;
+        }
         _ => {}
     }
 }
@@ -223,85 +220,5 @@ impl Drop for SqlLease {
                 give_back(&rest.shared, &rest.key, held).await;
             }
         });
-    }
-}
-
-/// Tells a task that nobody waits for it any more.
-pub(crate) struct Gone(oneshot::Receiver<()>);
-
-impl Gone {
-    /// What the caller keeps, and what the task gets.
-    pub(crate) fn pair() -> (oneshot::Sender<()>, Gone) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Gone(receiver))
-    }
-}
-
-/// How long a statement may wait in the server for a lock, and that there is somebody to wait for.
-pub(crate) struct Patience<'a> {
-    until: Instant,
-    dialect: Dialect,
-    pool: &'a Pool,
-    gone: Gone,
-}
-
-impl<'a> Patience<'a> {
-    pub(crate) fn new(deadline: &Deadline, dialect: Dialect, pool: &'a Pool, gone: Gone) -> Patience<'a> {
-        Patience { until: deadline.wait_until(), dialect, pool, gone }
-    }
-
-    fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
-    }
-
-    /// For PostgreSQL's `lock_timeout`, where 0 would be for ever.
-    pub(crate) fn millis(&self) -> String {
-        self.left().as_millis().clamp(1, 86_400_000).to_string()
-    }
-
-    /// For MySQL, which counts in seconds.
-    pub(crate) fn seconds(&self) -> i64 {
-        i64::try_from(self.left().as_millis().div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
-    }
-
-    /// Awaits an exchange that waits for a lock. The time does not count as talking; but a server that is not there any
-    /// more is found out in time.
-    pub(crate) async fn wait<T>(
-        &mut self,
-        deadline: &Deadline,
-        exchange: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let io_left = deadline.io_left();
-        if io_left.is_zero() {
-            return Err(Failure::NotSent(Error::unavailable("no time is left to ask the store")));
-        }
-        let pause = HEARTBEAT.min(io_left / 2);
-        // PostgreSQL keeps to the limit itself. MySQL is cut off, which its transaction or lock does not outlive.
-        let end = self.until + if self.dialect == Dialect::Postgres { io_left } else { COARSE.min(io_left) };
-        let end = end.max(Instant::now() + io_left);
-        let mut exchange = pin!(exchange);
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut exchange => return answer,
-                _ = &mut self.gone.0 => {
-                    return Err(Failure::NotSent(Error::unavailable("nobody waits for this any more")));
-                }
-                () = sleep_until(end) => {
-                    return Err(match self.dialect {
-                        Dialect::Postgres => Failure::Lost(Error::unavailable("the store did not answer in time")),
-                        Dialect::MySql => Failure::Refused(Refusal::Held, "cut off".to_owned()),
-                    });
-                }
-                () = sleep(pause) => {}
-            }
-            tokio::select! {
-                biased;
-                answer = &mut exchange => return answer,
-                alive = self.pool.is_alive(io_left.saturating_sub(pause)) => if !alive {
-                    return Err(Failure::Lost(Error::unavailable("the store did not answer in time")));
-                }
-            }
-        }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::{Deadline, Error, Result};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, PgConnection, SqlSafeStr as _, SqlStr};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, PgConnection, Row as _, SqlSafeStr as _, SqlStr,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,9 +22,10 @@ const CONNECTING: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long saying goodbye to a server may take.
 const CLOSING: Duration = Duration::from_secs(1);
-/// What our statements rely on, whatever the server's own settings are: nothing is cut off, and no gaps are locked.
+/// What our statements rely on, whatever the server's own settings are: nothing is cut off, and no gaps are locked. And
+/// what the server calls the connection.
 const MYSQL_SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'; \
-                             SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+                             SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SELECT CONNECTION_ID()";
 
 /// A bounded number of connections to one server.
 ///
@@ -67,11 +70,12 @@ impl Pool {
         Pool { server: server.clone(), gate: gate(size), idle, trouble, handle: handle.clone() }
     }
 
-    /// Further connections to the same server, with a limit of their own. Trouble with one is trouble with all.
+    /// Further connections to the same server, with a limit of their own. What is idle is there for both: the connection
+    /// on which a request has just read is the one that its write is risked on. Trouble with one is trouble with all.
     pub(crate) fn beside(&self, size: u32) -> Pool {
-        let Pool { server, trouble, handle, .. } = self;
-        let (server, trouble, handle) = (server.clone(), trouble.clone(), handle.clone());
-        Pool { server, gate: gate(size), idle: Shelf::default(), trouble, handle }
+        let Pool { server, idle, trouble, handle, .. } = self;
+        let (server, idle, trouble, handle) = (server.clone(), Arc::clone(idle), trouble.clone(), handle.clone());
+        Pool { server, gate: gate(size), idle, trouble, handle }
     }
 
     /// A connection, within what is left of the time for talking.
@@ -114,17 +118,9 @@ impl Pool {
         deadline.io(async { connecting.await.unwrap_or_else(|_| stopped()) }).await.map_err(Failure::NotSent)?
     }
 
-    /// Whether the server answers at all. Where all connections are busy, it does.
-    pub(crate) async fn is_alive(&self, within: Duration) -> bool {
-        if self.gate.available_permits() == 0 {
-            return true;
-        }
-        let deadline = Deadline::new(within, Duration::ZERO);
-        let ping = async {
-            let mut conn = self.get(&deadline).await?;
-            crate::pool::within(&deadline, conn.ping()).await
-        };
-        ping.await.is_ok()
+    /// Whether all places are taken.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.gate.available_permits() == 0
     }
 
     fn last(&self) -> Option<Idle> {
@@ -158,8 +154,9 @@ async fn connect(server: &Server) -> sqlx::Result<Raw> {
         Server::Postgres(options) => PgConnection::connect_with(options).await.map(Box::new).map(Raw::Postgres),
         Server::MySql(options) => {
             let mut connection = MySqlConnection::connect_with(options).await?;
-            connection.execute(MYSQL_SESSION).await?;
-            Ok(Raw::MySql(Box::new(connection)))
+            let rows = sqlx::raw_sql(MYSQL_SESSION).fetch_all(&mut connection).await?;
+            let number = rows.first().and_then(|row| row.try_get_unchecked(0).ok()).unwrap_or_default();
+            Ok(Raw::MySql(Box::new(connection), number))
         }
     }
 }
@@ -180,7 +177,8 @@ pub(crate) struct Conn {
 
 enum Raw {
     Postgres(Box<PgConnection>),
-    MySql(Box<MySqlConnection>),
+    /// With its number.
+    MySql(Box<MySqlConnection>, i64),
 }
 
 /// How a statement that only writes ended.
@@ -195,8 +193,16 @@ pub(crate) struct Ran {
 impl Conn {
     pub(crate) fn dialect(&self) -> Dialect {
         match self.raw {
-            Some(Raw::MySql(_)) => Dialect::MySql,
+            Some(Raw::MySql(..)) => Dialect::MySql,
             _ => Dialect::Postgres,
+        }
+    }
+
+    /// What MySQL calls it.
+    pub(crate) fn number(&self) -> Option<i64> {
+        match self.raw {
+            Some(Raw::MySql(_, number)) => Some(number),
+            _ => None,
         }
     }
 
@@ -217,7 +223,7 @@ impl Conn {
                 let rows = bind_postgres(sql, args).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
-            Raw::MySql(connection) => {
+            Raw::MySql(connection, _) => {
                 let rows = bind_mysql(sql, args).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
@@ -232,7 +238,7 @@ impl Conn {
                 let done = bind_postgres(sql, args).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: 0 })
             }
-            Raw::MySql(connection) => {
+            Raw::MySql(connection, _) => {
                 let done = bind_mysql(sql, args).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: done.last_insert_id() })
             }
@@ -249,7 +255,7 @@ impl Conn {
                 let rows = sqlx::query(sql).persistent(false).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
-            Raw::MySql(connection) => {
+            Raw::MySql(connection, _) => {
                 let rows = connection.fetch_all(sqlx::raw_sql(sql)).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
@@ -262,7 +268,7 @@ impl Conn {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql).into_sql_str());
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => connection.execute(sql).await.map(|done| done.rows_affected()),
-            Raw::MySql(connection) => connection.execute(sql).await.map(|done| done.rows_affected()),
+            Raw::MySql(connection, _) => connection.execute(sql).await.map(|done| done.rows_affected()),
         };
         self.exchange(answer).await
     }
@@ -275,7 +281,7 @@ impl Conn {
                 let rows = connection.fetch_all(sql).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
-            Raw::MySql(connection) => {
+            Raw::MySql(connection, _) => {
                 let rows = connection.fetch_all(sql).await?;
                 Ok(rows.into_iter().map(Row::MySql).collect())
             }
@@ -287,7 +293,7 @@ impl Conn {
     pub(crate) async fn ping(&mut self) -> Result<(), Failure> {
         let answer = async |raw: &mut Raw| match raw {
             Raw::Postgres(connection) => connection.ping().await,
-            Raw::MySql(connection) => connection.ping().await,
+            Raw::MySql(connection, _) => connection.ping().await,
         };
         self.exchange(answer).await
     }
@@ -321,13 +327,14 @@ impl Drop for Conn {
     fn drop(&mut self) {
         let Some(raw) = self.raw.take() else { return };
         if self.busy {
-            // An answer is outstanding: there is nothing to say any more.
+            // An answer is outstanding: there is nothing to say any more. Others may wait for theirs in vain as well.
+            self.trouble.note();
             drop(raw);
         } else if self.open {
             self.handle.spawn(tokio::time::timeout(CLOSING, async move {
                 match raw {
                     Raw::Postgres(connection) => connection.close().await,
-                    Raw::MySql(connection) => connection.close().await,
+                    Raw::MySql(connection, _) => connection.close().await,
                 }
             }));
         } else {

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use crate::config::{Server, SqlConfig};
 use crate::error::Failure;
 use crate::layout::{ASIDE_TABLE, Dialect, Layout, LockMode, NATIVE_KEY, NATIVE_TABLE, SYMFONY_KEY, SYMFONY_TABLE};
-use crate::lock::{Gone, Grip, Held, Patience, SqlLease, give_back};
+use crate::lock::{Grip, Held, SqlLease, give_back};
 use crate::migrate::Shape;
 use crate::native::{Native, fit, millis, random};
+use crate::patience::{Gone, Patience};
 use crate::pool::{Conn, Pool};
 use crate::store::Step;
 use crate::sweep::Place;
@@ -242,13 +243,34 @@ impl Shared {
             };
             return Ok(Step::Done(met.then_some((Grip::Line, found))));
         }
-        let mut conn = self.locks.get(deadline).await?;
-        let mut patience = Patience::new(deadline, self.dialect, &self.main, gone);
-        let taken = symfony.take(&mut conn, key, claim, deadline, &mut patience).await?;
+        let mut patience = Patience::new(deadline, symfony, key, &self.main, gone);
+        let (conn, taken) = self.take(symfony, key, claim, deadline, &mut patience).await?;
         Ok(Step::Done(taken.map(|found| {
             let slot = Arc::new(tokio::sync::Mutex::new(Some(conn)));
             (Grip::Connection(slot), found)
         })))
+    }
+
+    /// Takes Symfony's lock, and says with which connection. Where one breaks, nothing of what it did stays: another is
+    /// tried, once, since it may have been closed since it was last used.
+    pub(crate) async fn take(
+        &self,
+        symfony: &SymfonyTable,
+        key: &Key,
+        claim: Claim,
+        deadline: &Deadline,
+        patience: &mut Patience<'_>,
+    ) -> Result<(Conn, Option<Option<Record>>), Failure> {
+        let mut tries = 1;
+        loop {
+            let mut conn = self.locks.get(deadline).await?;
+            match symfony.take(&mut conn, key, claim, deadline, patience).await {
+                Ok(taken) => return Ok((conn, taken)),
+                Err(Failure::Lost(_)) if tries == 1 && !deadline.io_left().is_zero() => tries += 1,
+                Err(failure @ Failure::Lost(_)) => return Err(Failure::NotSent(failure.of_read())),
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
     pub(crate) async fn connection(self: &Arc<Self>, deadline: &Deadline) -> Result<Conn, Failure> {

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::SqlConfig;
 use crate::layout::LockMode;
-use crate::lock::{Gone, SqlLease};
+use crate::lock::SqlLease;
+use crate::patience::Gone;
 use crate::shared::{OPENING, Shared};
 
 /// Sessions in a database. All clones share the same connections and lines.

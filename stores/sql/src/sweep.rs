@@ -14,8 +14,6 @@ use crate::shared::{Shared, Way};
 
 /// How long one step may take, its rests included.
 const STEP: Duration = Duration::from_mins(1);
-/// How long forgetting what was set aside may take, for which a request waits; the next one does it if this does not.
-const TRIM: Duration = Duration::from_secs(2);
 /// How many rows one statement removes at most, so that none holds anybody up for long.
 const MOST: usize = 50;
 /// How much longer than such a statement took the server is left to others before the next.
@@ -176,8 +174,9 @@ impl Shared {
         }
     }
 
-    /// After something was set aside: the number and the age of what is kept are bounded.
-    pub(crate) async fn keep_aside_bounded(&self, put: &Put, outcome: &Outcome) {
+    /// After something was set aside: the number and the age of what is kept are bounded. The next one does it if this one
+    /// has no time left.
+    pub(crate) async fn keep_aside_bounded(&self, put: &Put, outcome: &Outcome, deadline: &Deadline) {
         let (Put::SetAside, Outcome::Removed(_)) = (put, outcome) else { return };
         let aside = match &self.way {
             Way::Native(native) => &native.texts.aside,
@@ -190,10 +189,9 @@ impl Shared {
             self.dialect.now_millis(),
             self.config.max_aside
         );
-        let deadline = Deadline::new(TRIM, Duration::ZERO);
         let trimmed = async {
-            let mut conn = self.main.get(&deadline).await?;
-            within(&deadline, conn.flight(trim)).await
+            let mut conn = self.main.get(deadline).await?;
+            within(deadline, conn.flight(trim)).await
         };
         if let Err(failure) = trimmed.await {
             let error = failure.of_read();

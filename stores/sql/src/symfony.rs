@@ -12,8 +12,8 @@ use sqlx::SqlStr;
 
 use crate::error::{Failure, Refusal};
 use crate::layout::{Dialect, LockMode, advisory_number, hex};
-use crate::lock::Patience;
 use crate::native_sql::{What, When};
+use crate::patience::Patience;
 use crate::pool::{Conn, within};
 use crate::row::{Arg, Row};
 use crate::shared::unknown_put;

@@ -1,7 +1,5 @@
 //! Symfony's locks: taken and given back by a connection, as `PdoSessionHandler` does it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use cloakroom_core::store::{Claim, Outcome, Put, Record, Version};
 use cloakroom_core::{Deadline, Key};
@@ -9,8 +7,8 @@ use sqlx::SqlStr;
 
 use crate::error::{Failure, Refusal};
 use crate::layout::{Dialect, LockMode, advisory_name, advisory_number};
-use crate::lock::Patience;
 use crate::native_sql::What;
+use crate::patience::Patience;
 use crate::pool::{Conn, within};
 use crate::row::Arg;
 use crate::shared::unknown_claim;
@@ -19,10 +17,6 @@ use crate::symfony_sql::ALIVE;
 
 /// Symfony starts over when it finds a row neither to read nor to make; somebody makes and destroys it meanwhile.
 const ROUNDS: usize = 20;
-
-/// How long giving a lock back may take before its connection is closed instead, which frees it as well: whoever
-/// committed waits for it.
-const RELEASING: Duration = Duration::from_millis(250);
 
 const GET_LOCK: SqlStr = SqlStr::from_static("SELECT GET_LOCK(?, ?)");
 const RELEASE_LOCK: SqlStr = SqlStr::from_static("DO RELEASE_LOCK(?)");
@@ -55,7 +49,7 @@ impl SymfonyTable {
             Err(failure) => {
                 // The server may have refused the wait alone, and then the connection is as good as ever.
                 if failure.refusal().is_some() {
-                    self.give_back(conn, key, false).await;
+                    self.give_back(conn, key, false, deadline).await;
                 }
                 return Err(failure);
             }
@@ -68,7 +62,7 @@ impl SymfonyTable {
         if met {
             return Ok(Some(found));
         }
-        self.give_back(conn, key, true).await;
+        self.give_back(conn, key, true, deadline).await;
         Ok(None)
     }
 
@@ -81,6 +75,7 @@ impl SymfonyTable {
         patience: &mut Patience<'_>,
     ) -> Result<Option<Record>, Failure> {
         conn.set_open(true);
+        patience.waits_with(conn);
         match self.texts.dialect {
             Dialect::Postgres => {
                 let bound = patience.millis();
@@ -113,7 +108,7 @@ impl SymfonyTable {
             Dialect::Postgres => {
                 format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", patience.millis())
             }
-            // The connections of this pool are for locks alone, and each lock begins with this.
+            // Each lock begins with this, and no statement outside of one waits for a row without a limit of ours.
             Dialect::MySql => format!(
                 "SET SESSION innodb_lock_wait_timeout = {}; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
                  START TRANSACTION",
@@ -164,7 +159,7 @@ impl SymfonyTable {
             Ok(outcome) => outcome,
             Err(failure) => {
                 if failure.refusal().is_some() {
-                    self.give_back(conn, key, false).await;
+                    self.give_back(conn, key, false, deadline).await;
                 }
                 return Err(match failure {
                     // What is not committed is not done.
@@ -178,7 +173,7 @@ impl SymfonyTable {
             within(deadline, conn.flight(end.to_owned())).await?;
             conn.set_open(false);
         } else {
-            self.give_back(conn, key, true).await;
+            self.give_back(conn, key, true, deadline).await;
         }
         Ok(outcome)
     }
@@ -239,23 +234,22 @@ impl SymfonyTable {
         Ok(ran.found)
     }
 
-    /// Frees the lock. `keep` says that what was done under it is to stay. A connection that cannot is closed, which
-    /// frees it as well.
-    pub(crate) async fn give_back(&self, conn: &mut Conn, key: &Key, keep: bool) {
-        let deadline = Deadline::new(RELEASING, Duration::ZERO);
+    /// Frees the lock. `keep` says that what was done under it is to stay. A connection that cannot in time is closed,
+    /// which frees it as well.
+    pub(crate) async fn give_back(&self, conn: &mut Conn, key: &Key, keep: bool, deadline: &Deadline) {
         let done = match (self.texts.lock, self.texts.dialect) {
             (LockMode::None, _) => Ok(()),
             (LockMode::Transactional, _) => {
                 let end = if keep { "COMMIT" } else { "ROLLBACK" };
-                within(&deadline, conn.flight(end.to_owned())).await.map(drop)
+                within(deadline, conn.flight(end.to_owned())).await.map(drop)
             }
             (LockMode::Advisory, Dialect::Postgres) => {
                 let args = [Arg::Int(advisory_number(key.lock()))];
-                within(&deadline, conn.rows(&ADVISORY_UNLOCK, &args)).await.map(drop)
+                within(deadline, conn.rows(&ADVISORY_UNLOCK, &args)).await.map(drop)
             }
             (LockMode::Advisory, Dialect::MySql) => {
                 let args = [Arg::Bytes(advisory_name(key.lock()))];
-                within(&deadline, conn.run(&RELEASE_LOCK, &args)).await.map(drop)
+                within(deadline, conn.run(&RELEASE_LOCK, &args)).await.map(drop)
             }
         };
         if done.is_ok() {

@@ -39,6 +39,8 @@ pub(crate) struct Texts {
     /// For who has no lock: one statement that takes its turn, looks, and changes. [`When::Held`] is for who found the
     /// record like this, and may write it also if its life has ended since.
     pub(crate) create: SqlStr,
+    /// Whether anybody waits for such a lock. In the advisory mode of MySQL: who holds it.
+    pub(crate) waits: SqlStr,
     changes: [[SqlStr; 4]; 3],
 }
 
@@ -109,6 +111,7 @@ impl Texts {
                 dialect.now_millis()
             )),
             create: statement(create),
+            waits: statement(waits(dialect, symfony.lock).to_owned()),
             changes,
             dialect,
             lock: symfony.lock,
@@ -151,6 +154,28 @@ impl Texts {
              WHERE {id_col} = {id} FOR UPDATE; {set_aside}DELETE FROM {t} WHERE {id_col} = {id} AND {when}; COMMIT",
             self.dialect.now_seconds()
         )
+    }
+}
+
+/// Asked by a connection beside those that wait. No server says of a single connection of ours, seen through whatever lies
+/// between, whether it waits; but it cannot where nobody does.
+fn waits(dialect: Dialect, lock: LockMode) -> &'static str {
+    match (dialect, lock) {
+        (Dialect::Postgres, LockMode::Advisory) => {
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1 \
+             AND ((classid::bigint << 32) | objid::bigint) = $1) \
+             OR EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
+             AND wait_event_type = 'Lock' AND wait_event <> 'advisory')"
+        }
+        (Dialect::Postgres, _) => {
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
+             AND wait_event_type = 'Lock')"
+        }
+        (Dialect::MySql, LockMode::Advisory) => "SELECT IS_USED_LOCK(?)",
+        (Dialect::MySql, _) => {
+            "SELECT EXISTS (SELECT 1 FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() \
+             AND DB = DATABASE() AND COMMAND IN ('Query', 'Execute') AND (INFO LIKE '%FOR UPDATE%' OR INFO LIKE 'INSERT IGNORE %'))"
+        }
     }
 }
 

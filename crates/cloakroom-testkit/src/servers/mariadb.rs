@@ -20,7 +20,9 @@ impl MariaDb {
     pub fn start(settings: &[&str]) -> Result<MariaDb> {
         let install = |root: &Path| {
             let mut install = Command::new("mariadb-install-db");
-            install.arg("--no-defaults").arg(option("datadir", &root.join("data"))).args([
+            install.arg("--no-defaults").arg(option("datadir", &root.join("data")));
+            // Each server that starts clears away what others have in a directory that they share.
+            install.arg(option("tmpdir", root)).args([
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-log-bin",
@@ -30,7 +32,7 @@ impl MariaDb {
         };
         let database = Database::start("mariadb", "pid", install, |addr, root| {
             let mut serve = Command::new("mariadbd");
-            serve.arg("--no-defaults").arg(option("datadir", &root.join("data")));
+            serve.arg("--no-defaults").arg(option("datadir", &root.join("data"))).arg(option("tmpdir", root));
             serve.arg(option("socket", &root.join("socket"))).arg(option("pid-file", &root.join("pid")));
             serve.arg(format!("--port={}", addr.port()));
             serve.args([

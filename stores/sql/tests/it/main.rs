@@ -21,3 +21,5 @@ mod symfony;
 mod tables;
 #[cfg(test)]
 mod util;
+#[cfg(test)]
+mod waits;

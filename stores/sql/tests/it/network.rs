@@ -140,3 +140,7 @@ macro_rules! on {
 
 on!(postgres_native, Postgres, "layout=native");
 on!(mariadb_native, MariaDb, "layout=native");
+on!(postgres_transactional, Postgres, "layout=symfony&migrate=yes&lock=transactional");
+on!(mariadb_transactional, MariaDb, "layout=symfony&migrate=yes&lock=transactional");
+on!(postgres_advisory, Postgres, "layout=symfony&migrate=yes&lock=advisory");
+on!(mariadb_advisory, MariaDb, "layout=symfony&migrate=yes&lock=advisory");

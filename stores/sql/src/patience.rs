@@ -1,0 +1,158 @@
+//! Waiting for a lock that somebody else holds, for as long as there is somebody to wait for.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use cloakroom_core::{Deadline, Error, Key, Result};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::error::{Failure, Refusal};
+use crate::layout::{Dialect, LockMode, advisory_name, advisory_number};
+use crate::pool::{Conn, Pool, within};
+use crate::row::Arg;
+use crate::symfony::SymfonyTable;
+
+/// How often it is made sure, while a statement waits for a lock, that it does.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How much later than its limit a wait is cut off that the server cannot bound as finely.
+const COARSE: Duration = Duration::from_millis(50);
+
+/// Tells a task that nobody waits for it any more.
+pub(crate) struct Gone(oneshot::Receiver<()>);
+
+impl Gone {
+    /// What the caller keeps, and what the task gets.
+    pub(crate) fn pair() -> (oneshot::Sender<()>, Gone) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Gone(receiver))
+    }
+}
+
+/// How long a statement may wait in the server for a lock, and that there is somebody to wait for.
+pub(crate) struct Patience<'a> {
+    until: Instant,
+    symfony: &'a SymfonyTable,
+    key: &'a Key,
+    /// For asking beside what waits.
+    pool: &'a Pool,
+    gone: Gone,
+    /// What MySQL calls the connection that waits.
+    number: Option<i64>,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(
+        deadline: &Deadline,
+        symfony: &'a SymfonyTable,
+        key: &'a Key,
+        pool: &'a Pool,
+        gone: Gone,
+    ) -> Patience<'a> {
+        Patience { until: deadline.wait_until(), symfony, key, pool, gone, number: None }
+    }
+
+    /// Says which connection it is that waits.
+    pub(crate) fn waits_with(&mut self, conn: &Conn) {
+        self.number = conn.number();
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// For PostgreSQL's `lock_timeout`, where 0 would be for ever.
+    pub(crate) fn millis(&self) -> String {
+        self.left().as_millis().clamp(1, 86_400_000).to_string()
+    }
+
+    /// For MySQL, which counts in seconds.
+    pub(crate) fn seconds(&self) -> i64 {
+        i64::try_from(self.left().as_millis().div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
+    }
+
+    /// Awaits an exchange that waits for a lock. The time does not count as talking, for as long as somebody is known to
+    /// wait; a server that is not there any more, or a connection that has fallen silent, is found out in time.
+    pub(crate) async fn wait<T>(
+        &mut self,
+        deadline: &Deadline,
+        exchange: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let io_left = deadline.io_left();
+        if io_left.is_zero() {
+            return Err(Failure::NotSent(Error::unavailable("no time is left to ask the store")));
+        }
+        let (dialect, pause) = (self.symfony.texts.dialect, HEARTBEAT.min(io_left / 2));
+        // PostgreSQL keeps to the limit itself. MySQL is cut off, which its transaction or lock does not outlive.
+        let end = self.until + if dialect == Dialect::Postgres { io_left } else { COARSE.min(io_left) };
+        let end = end.max(Instant::now() + io_left);
+        let mut exchange = pin!(exchange);
+        // Since when the server has known of nobody that waits, where it has said so once.
+        let mut talking: Option<Instant> = None;
+        loop {
+            let begun = talking.unwrap_or_else(Instant::now);
+            let pause = pause.min(io_left.saturating_sub(begun.elapsed()) / 2);
+            tokio::select! {
+                biased;
+                answer = &mut exchange => return answer,
+                _ = &mut self.gone.0 => {
+                    return Err(Failure::NotSent(Error::unavailable("nobody waits for this any more")));
+                }
+                () = sleep_until(end) => {
+                    return Err(match dialect {
+                        Dialect::Postgres => {
+                            deadline.spend(io_left);
+                            Failure::Lost(Error::unavailable("the store did not answer in time"))
+                        }
+                        Dialect::MySql => Failure::Refused(Refusal::Held, "cut off".to_owned()),
+                    });
+                }
+                () = sleep(pause) => {}
+            }
+            let waits = tokio::select! {
+                biased;
+                answer = &mut exchange => return answer,
+                waits = self.somebody_waits(io_left.saturating_sub(begun.elapsed())) => waits,
+            };
+            match (waits, talking) {
+                (Ok(true), _) => talking = None,
+                // Between one holder and the next nobody waits for a moment.
+                (Ok(false), None) => talking = Some(begun),
+                (waits, _) => {
+                    // Then all this was talking, and the answer may still be on its way.
+                    deadline.spend(if waits.is_ok() { begun.elapsed() } else { io_left });
+                    return deadline.io(exchange).await.unwrap_or_else(|error| Err(Failure::Lost(error)));
+                }
+            }
+        }
+    }
+
+    /// Whether there is anybody, as far as the server tells, that waits for such a lock. An error if it tells nothing.
+    async fn somebody_waits(&self, limit: Duration) -> Result<bool, Failure> {
+        // Where all connections are busy, the server is there, and there is none to ask it with.
+        if self.pool.is_exhausted() {
+            return Ok(true);
+        }
+        let texts = &self.symfony.texts;
+        let advisory = match (texts.lock, texts.dialect) {
+            (LockMode::Advisory, Dialect::Postgres) => Some(Arg::Int(advisory_number(self.key.lock()))),
+            (LockMode::Advisory, Dialect::MySql) => Some(Arg::Bytes(advisory_name(self.key.lock()))),
+            _ => None,
+        };
+        let deadline = Deadline::new(limit, Duration::ZERO);
+        let mut conn = self.pool.get(&deadline).await?;
+        let rows = match within(&deadline, conn.rows(&texts.waits, advisory.as_slice())).await {
+            // A server that does not tell.
+            Err(Failure::Refused(..)) => return Ok(true),
+            rows => rows?,
+        };
+        let Some(row) = rows.first() else { return Ok(true) };
+        if texts.lock == LockMode::Advisory && texts.dialect == Dialect::MySql {
+            let holder = row.int(0).map_err(Failure::Lost)?;
+            // That may be the one that was to wait: it has not heard of it.
+            return Ok(holder.is_some() && holder != self.number);
+        }
+        row.flag(0).map_err(Failure::Lost)
+    }
+}
