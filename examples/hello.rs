@@ -24,8 +24,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .init();
-    let directory = std::env::temp_dir().join("cloakroom-hello");
-    std::fs::create_dir_all(&directory)?;
+    // Whoever can list the directory can read the ids. A name that anybody could make first, as in /tmp, is no place.
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/hello-sessions");
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(&directory)?;
     let room = Cloakroom::connect(&format!("files://{}", directory.display())).await?;
     let app = Router::new().route("/", get(visits)).layer(room.layer());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8081").await?;

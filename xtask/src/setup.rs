@@ -31,6 +31,8 @@ enum Source {
     Debian(&'static str),
     /// A component of the Rust toolchain.
     Rust(&'static str),
+    /// Nothing that can be installed: how the tests have to be started.
+    Advice(&'static str),
 }
 
 const NEEDS: &[Need] = &[
@@ -146,7 +148,27 @@ const NEEDS: &[Need] = &[
         found: || std::path::Path::new("/usr/share/php/Symfony/Component/HttpFoundation").exists(),
         may_be_skipped: true,
     },
+    Need {
+        name: "strace",
+        source: Source::Debian("strace"),
+        needed_for: "counting the system calls of the files store",
+        found: || works("strace", &["-V"]),
+        may_be_skipped: true,
+    },
+    Need {
+        name: "root",
+        source: Source::Advice("start the tests as root"),
+        needed_for: "full disks (a tmpfs) and files of other users, in the files and SQLite stores",
+        found: is_root,
+        may_be_skipped: true,
+    },
 ];
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    uids.split_whitespace().nth(1) == Some("0")
+}
 
 /// Debian keeps the server's programs out of `PATH`, in a folder for each version.
 fn postgres_is_there() -> bool {
@@ -196,6 +218,9 @@ fn setup(needs: &[&'static Need]) -> Result<()> {
         install(&missing, command)?;
     }
     let still: Vec<_> = missing.into_iter().filter(|need| !(need.found)()).collect();
+    if still.iter().any(|need| matches!(need.source, Source::Advice(_))) {
+        return Err(advice(&still));
+    }
     if still.is_empty() { Ok(()) } else { Err(format!("{} was installed and yet cannot be run", names(&still))) }
 }
 
@@ -293,6 +318,7 @@ fn by_source(missing: &[&'static Need]) -> (Vec<&'static str>, Vec<&'static str>
         match need.source {
             Source::Debian(package) => packages.push(package),
             Source::Rust(component) => components.push(component),
+            Source::Advice(_) => {}
         }
     }
     (packages, components)
@@ -307,6 +333,10 @@ fn by_hand(missing: &[&'static Need]) -> String {
     }
     if !components.is_empty() {
         commands.push(format!("rustup component add {}", components.join(" ")));
+    }
+    let advice = missing.iter().find_map(|need| if let Source::Advice(text) = need.source { Some(text) } else { None });
+    if let Some(advice) = advice.filter(|_| commands.is_empty()) {
+        return advice.to_owned();
     }
     commands.join(" && ")
 }

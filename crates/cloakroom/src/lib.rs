@@ -73,3 +73,8 @@ pub use cloakroom_store_memory as memory;
 pub use cloakroom_web_tower as tower;
 
 pub use crate::cloakroom::{Builder, Cloakroom};
+
+/// The examples of the README, for the tests.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

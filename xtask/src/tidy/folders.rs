@@ -26,6 +26,7 @@ const OWN_STORE_FILES: &[(&str, &str, &str)] = &[
     ("stores/sql", "migrate", "whether the tables are there, and making them"),
     ("stores/sql", "native", "the layout of our own"),
     ("stores/sql", "native_sql", "its statements"),
+    ("stores/sql", "patience", "waiting for a lock that somebody else holds"),
     ("stores/sql", "pool", "connections, and one way of asking for both servers"),
     ("stores/sql", "row", "what goes into a statement and comes out of it"),
     ("stores/sql", "shared", "what all clones of a store share"),
