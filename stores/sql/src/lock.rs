@@ -9,15 +9,17 @@ use cloakroom_core::line::Head;
 use cloakroom_core::store::{BoxFuture, Lease, Record};
 use cloakroom_core::{Deadline, Error, Key, Result};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Failure;
 use crate::pool::Conn;
 use crate::shared::{Shared, Way};
 
-/// How long giving a lock back may take before its connection is closed instead, which frees it as well.
+/// How long giving a lock back may take before its connection is closed, which frees what a connection holds; and how
+/// long after that a lease is given back again.
 const RELEASING: Duration = Duration::from_millis(250);
-/// How long giving back, renewing, or trying a connection may take.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long renewing, or trying a connection, may take.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What holds a lock.
@@ -156,19 +158,25 @@ pub(crate) enum Held {
     Lost,
 }
 
-/// Frees a lock, and leaves the record as it is.
-pub(crate) async fn give_back(shared: &Shared, key: &Key, held: Held) {
+/// Frees a lock, and leaves the record as it is. What cannot be said now is said again beside whoever waits for this, until
+/// the lock has run out.
+pub(crate) async fn give_back(shared: &Arc<Shared>, key: &Key, held: Held) {
     match (held, &shared.way) {
-        (Held::Row(token), Way::Native(native)) => {
-            let deadline = Deadline::new(UPKEEP, Duration::ZERO);
-            let released = async {
-                let mut conn = shared.main.get(&deadline).await?;
-                crate::pool::within(&deadline, native.release(&mut conn, key.record(), token)).await
-            };
-            if let Err(failure) = released.await {
-                let error = failure.of_read();
-                tracing::warn!(session = %key.tag(), %error, "the lock on a session is free only when it has run out");
+        (Held::Row(token), Way::Native(_)) => {
+            if release(shared, key, token).await.is_ok() {
+                return;
             }
+            let (shared, key, until) = (Arc::clone(shared), key.clone(), Instant::now() + shared.lease);
+            shared.handle.clone().spawn(async move {
+                while let Err(failure) = release(&shared, &key, token).await {
+                    if Instant::now() > until {
+                        let error = failure.of_read();
+                        tracing::warn!(session = %key.tag(), %error, "the lock on a session was free only when it had run out");
+                        return;
+                    }
+                    sleep(AGAIN).await;
+                }
+            });
         }
         (Held::Connection(mut conn), Way::Symfony(symfony)) => {
             let limit = Deadline::new(RELEASING, Duration::ZERO);
@@ -176,6 +184,13 @@ pub(crate) async fn give_back(shared: &Shared, key: &Key, held: Held) {
         }
         _ => {}
     }
+}
+
+async fn release(shared: &Shared, key: &Key, token: i64) -> Result<(), Failure> {
+    let Way::Native(native) = &shared.way else { return Ok(()) };
+    let deadline = Deadline::new(RELEASING, Duration::ZERO);
+    let mut conn = shared.main.get(&deadline).await?;
+    crate::pool::within(&deadline, native.release(&mut conn, key.record(), token)).await
 }
 
 impl Lease for SqlLease {
@@ -204,7 +219,11 @@ impl fmt::Debug for SqlLease {
 
 impl Drop for SqlLease {
     fn drop(&mut self) {
-        let Some(grip) = self.grip.take() else { return };
+        let Some(grip) = self.grip.take() else {
+            // The watch, which has a share of it, may be a moment longer in ending.
+            drop(self.head.lock().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        };
         let mut rest = SqlLease {
             shared: Arc::clone(&self.shared),
             key: self.key.clone(),

@@ -214,7 +214,10 @@ async fn one_way(
     };
     let give = async {
         while let Some((due, chunk)) = receive.recv().await {
-            sleep_until(due).await;
+            // A timer is as coarse as a millisecond: what has no latency is not to wait for one.
+            if due > Instant::now() {
+                sleep_until(due).await;
+            }
             give(connection, way, &chunk, &mut to).await?;
         }
         // That somebody has left goes on also where bytes are lost, lest a server keep dead connections for ever.

@@ -1,19 +1,21 @@
 //! The suite of failures, through a proxy that breaks the network at every byte, on both servers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::{DynStore, Key};
-use cloakroom_store_sql::SqlStore;
+use cloakroom_core::store::Claim;
+use cloakroom_core::{Deadline, DynStore, Key, Store as _};
+use cloakroom_store_sql::{SqlConfig, SqlStore};
 use cloakroom_testkit::conformance::Harness as _;
 use cloakroom_testkit::network::{Networked, Server, Trips};
 use cloakroom_testkit::proxy::Proxy;
 use cloakroom_testkit::servers::mariadb::MariaDb;
 use cloakroom_testkit::servers::postgres::Postgres;
+use tokio::time::sleep;
 
 use crate::proxy::PINGS;
-use crate::servers::{Kind, fresh};
-use crate::util::{Fresh, LEASE, open};
+use crate::servers::{Kind, fresh, number, skipped};
+use crate::util::{Fresh, LEASE, create, hold, open};
 
 /// A store behind a proxy, and one beside it.
 struct Through {
@@ -24,10 +26,58 @@ struct Through {
     own: Option<Own>,
 }
 
-/// A server of its own.
-enum Own {
+/// A server that nobody else uses meanwhile. It is lent by those of earlier cases, or started; and given back as it was.
+struct Own {
+    server: Option<Lent>,
+}
+
+enum Lent {
     Postgres(Postgres),
     MariaDb(MariaDb),
+}
+
+static FREE: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
+
+impl Own {
+    fn lend(kind: Kind) -> Own {
+        let of_kind = |lent: &Lent| matches!(lent, Lent::Postgres(_)) == (kind == Kind::Postgres);
+        let free = {
+            let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+            free.iter().position(of_kind).map(|at| free.swap_remove(at))
+        };
+        let server = free.unwrap_or_else(|| match kind {
+            // What was acknowledged is to survive.
+            Kind::Postgres => Lent::Postgres(Postgres::start(&["synchronous_commit=on"]).unwrap()),
+            Kind::MariaDb => Lent::MariaDb(MariaDb::start(&[]).unwrap()),
+        });
+        Own { server: Some(server) }
+    }
+
+    /// A new database there.
+    fn database(&self) -> (String, String) {
+        let name = format!("own{}", number());
+        let create = format!("CREATE DATABASE {name}");
+        let address = match self.server.as_ref().unwrap() {
+            Lent::Postgres(server) => {
+                server.sql("postgres", &create).unwrap();
+                format!("{}?sslmode=disable", server.url(&name))
+            }
+            Lent::MariaDb(server) => {
+                server.sql("mysql", &create).unwrap();
+                format!("{}?sslmode=disabled", server.url(&name))
+            }
+        };
+        (address, name)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // A case that failed may have left it stopped.
+        if let Some(server) = self.server.take().filter(|_| !std::thread::panicking()) {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+        }
+    }
 }
 
 impl Through {
@@ -39,21 +89,9 @@ impl Through {
 
     /// On a server of its own.
     async fn own(kind: Kind, options: &str) -> Through {
-        let (own, address) = match kind {
-            Kind::Postgres => {
-                // What was acknowledged is to survive.
-                let server = Postgres::start(&["synchronous_commit=on"]).unwrap();
-                let address = format!("{}?sslmode=disable", server.url("postgres"));
-                (Own::Postgres(server), address)
-            }
-            Kind::MariaDb => {
-                let server = MariaDb::start(&[]).unwrap();
-                server.sql("mysql", "CREATE DATABASE app").unwrap();
-                let address = format!("{}?sslmode=disabled", server.url("app"));
-                (Own::MariaDb(server), address)
-            }
-        };
-        Through::on(kind, &address, "own".to_owned(), options, Some(own)).await
+        let own = Own::lend(kind);
+        let (address, database) = own.database();
+        Through::on(kind, &address, database, options, Some(own)).await
     }
 
     async fn on(kind: Kind, address: &str, database: String, options: &str, own: Option<Own>) -> Through {
@@ -93,9 +131,9 @@ impl Networked for Through {
     }
 
     fn server(&self) -> Option<&dyn Server> {
-        match self.own.as_ref()? {
-            Own::Postgres(server) => Some(server),
-            Own::MariaDb(server) => Some(server),
+        match self.own.as_ref()?.server.as_ref()? {
+            Lent::Postgres(server) => Some(server),
+            Lent::MariaDb(server) => Some(server),
         }
     }
 
@@ -117,7 +155,7 @@ impl Networked for Through {
 }
 
 macro_rules! on {
-    ($module:ident, $kind:ident, $options:literal) => {
+    ($module:ident, $kind:ident, $options:literal $(, $server:ident)?) => {
         mod $module {
             use super::Through;
             use crate::servers::{Kind, skipped};
@@ -133,14 +171,51 @@ macro_rules! on {
             }
 
             cloakroom_testkit::store_faults!(unless_skipped!(Through::shared(Kind::$kind, $options)));
-            cloakroom_testkit::store_server_faults!(unless_skipped!(Through::own(Kind::$kind, $options)));
+            $(
+                mod $server {
+                    use super::super::Through;
+                    use super::{Kind, skipped};
+
+                    cloakroom_testkit::store_server_faults!(unless_skipped!(Through::own(Kind::$kind, $options)));
+                }
+            )?
         }
     };
 }
 
-on!(postgres_native, Postgres, "layout=native");
-on!(mariadb_native, MariaDb, "layout=native");
-on!(postgres_transactional, Postgres, "layout=symfony&migrate=yes&lock=transactional");
-on!(mariadb_transactional, MariaDb, "layout=symfony&migrate=yes&lock=transactional");
+on!(postgres_native, Postgres, "layout=native", server);
+on!(mariadb_native, MariaDb, "layout=native", server);
+on!(postgres_transactional, Postgres, "layout=symfony&migrate=yes&lock=transactional", server);
+on!(mariadb_transactional, MariaDb, "layout=symfony&migrate=yes&lock=transactional", server);
+// A server that ends or hangs takes a connection with all that it holds, be that a transaction or a lock of the session.
+// `faults::a_server_that_hangs_is_unavailable_in_time` is about these.
 on!(postgres_advisory, Postgres, "layout=symfony&migrate=yes&lock=advisory");
 on!(mariadb_advisory, MariaDb, "layout=symfony&migrate=yes&lock=advisory");
+
+/// A lease that could not be given back in an outage is given back afterwards, long before it has run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_given_back_when_the_network_is_back() {
+    for kind in [Kind::Postgres, Kind::MariaDb] {
+        if skipped(kind) {
+            continue;
+        }
+        let through = Through::shared(kind, "layout=native").await;
+        let config = SqlConfig::from_url(&through.url).unwrap().lease(Duration::from_mins(10));
+        let (store, key) = (SqlStore::open(config).await.unwrap(), through.key("lease"));
+        create(&through.beside.store, &key, "data").await;
+        for dropped in [false, true] {
+            let lease = hold(&store, &key).await.lease;
+            through.proxy.swallow_all();
+            if dropped {
+                drop(lease)
+            } else {
+                lease.release().await
+            }
+            sleep(Duration::from_millis(100)).await;
+            through.proxy.heal();
+            let limit = Deadline::new(Duration::from_secs(60), Duration::from_secs(20));
+            let next = through.beside.store.lock(&key, Claim::Existing, &limit).await.unwrap().unwrap();
+            next.lease.release().await;
+        }
+    }
+}

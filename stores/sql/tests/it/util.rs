@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use crate::servers::{Kind, fresh};
 
 /// How long a lease lasts in these tests; a third of it is how soon a lock is known to be lost.
-pub(crate) const LEASE: Duration = Duration::from_secs(6);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// A store in a database of its own.
 pub(crate) struct Fresh {
