@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::store::Claim;
-use cloakroom_core::{Deadline, DynStore, Key, Store as _};
+use cloakroom_core::{Deadline, DynStore, Key};
 use cloakroom_store_sql::{SqlConfig, SqlStore};
 use cloakroom_testkit::conformance::Harness as _;
 use cloakroom_testkit::network::{Networked, Server, Trips};
@@ -207,14 +207,14 @@ async fn a_lease_is_given_back_when_the_network_is_back() {
             let lease = hold(&store, &key).await.lease;
             through.proxy.swallow_all();
             if dropped {
-                drop(lease)
+                drop(lease);
             } else {
-                lease.release().await
+                lease.release().await;
             }
             sleep(Duration::from_millis(100)).await;
             through.proxy.heal();
-            let limit = Deadline::new(Duration::from_secs(60), Duration::from_secs(20));
-            let next = through.beside.store.lock(&key, Claim::Existing, &limit).await.unwrap().unwrap();
+            let limit = Deadline::new(Duration::from_mins(1), Duration::from_secs(20));
+            let next = DynStore::lock(&through.beside.store, &key, Claim::Existing, &limit).await.unwrap().unwrap();
             next.lease.release().await;
         }
     }
