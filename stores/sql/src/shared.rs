@@ -114,15 +114,19 @@ impl Shared {
         self.config.max_payload.min(known.unwrap_or(assumed))
     }
 
-    pub(crate) fn check_key(&self, key: &Key) -> Result<()> {
-        let most = if self.lock_mode().is_some() { SYMFONY_KEY } else { NATIVE_KEY };
-        if key.record().len() > most {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("keep a session whose key has more than {most} bytes"),
-            ));
-        }
-        Ok(())
+    /// Whether the id column has room for a key. Under one that does not fit nothing can ever have been stored.
+    pub(crate) fn has_room_for(&self, key: &Key) -> bool {
+        key.record().len() <= self.longest_key()
+    }
+
+    fn longest_key(&self) -> usize {
+        if self.lock_mode().is_some() { SYMFONY_KEY } else { NATIVE_KEY }
+    }
+
+    /// What is said to who wants to keep something under such a key.
+    pub(crate) fn no_room(&self) -> Error {
+        let most = self.longest_key();
+        Error::new(ErrorKind::Unsupported, format!("keep a session whose key has more than {most} bytes"))
     }
 
     pub(crate) fn check_put(&self, put: &mut Put) -> Result<()> {
@@ -156,7 +160,9 @@ impl Shared {
     }
 
     pub(crate) async fn load(self: &Arc<Self>, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
-        self.check_key(key)?;
+        if !self.has_room_for(key) {
+            return Ok(None);
+        }
         self.ready(deadline).await.map_err(Failure::of_read)?;
         match self.load_once(key, deadline).await {
             // A connection may have been closed since it was last used. Asking twice is harmless.

@@ -98,7 +98,9 @@ impl Store for SqlStore {
     }
 
     async fn lock(&self, key: &Key, claim: Claim, deadline: &Deadline) -> Result<Option<Locked>> {
-        self.shared.check_key(key)?;
+        if !self.shared.has_room_for(key) {
+            return if claim == Claim::Existing { Ok(None) } else { Err(self.shared.no_room()) };
+        }
         let begun = Instant::now();
         let mut turn = Turn { begun, deadline, talk: deadline.clone(), pauses: pauses() };
         let mut head = self.shared.lines.stand(key, deadline).await?;
@@ -128,7 +130,9 @@ impl Store for SqlStore {
             Expect::Is(version) => Want::Is(version.clone()),
             _ => return Err(Error::new(ErrorKind::Unsupported, "commit on a condition that this store does not know")),
         };
-        self.shared.check_key(key)?;
+        if !self.shared.has_room_for(key) {
+            return if matches!(want, Want::Absent) { Err(self.shared.no_room()) } else { Ok(Outcome::Gone) };
+        }
         self.shared.check_put(&mut put)?;
         let begun = Instant::now();
         let mut turn = Turn { begun, deadline, talk: deadline.clone(), pauses: pauses() };

@@ -46,6 +46,7 @@ macro_rules! __conformance {
 macro_rules! __conformance_group {
     (base, $harness:expr) => {
         $crate::__conformance! { $harness;
+            records::an_id_without_room_in_the_layout_is_absent,
             records::what_was_never_written_is_absent,
             records::payload_comes_back_byte_for_byte,
             records::an_empty_payload_is_present,

@@ -1,10 +1,12 @@
 //! Records come back as they were written, and making one differs from changing one.
 
 use bytes::Bytes;
-use cloakroom_core::store::{Expect, Outcome, Put, Version};
+use cloakroom_core::store::{Claim, Expect, Outcome, Put, Version};
 
 use super::Harness;
-use super::tools::{LONG, assert_absent, assert_holds, assert_is, commit, create, found, hold, load, version, write};
+use super::tools::{
+    LONG, assert_absent, assert_holds, assert_is, commit, create, found, hold, load, lock, version, write,
+};
 
 /// "A record that is absent is `None`" and not an error.
 pub async fn what_was_never_written_is_absent<H: Harness>(harness: H) {
@@ -184,4 +186,18 @@ pub async fn reading_changes_nothing<H: Harness>(harness: H) {
         assert_eq!(found(&store, &key).await.payload, first.payload);
     }
     assert_is!(commit(&store, &key, Expect::Is(&first.version), write("new")).await, Outcome::Done(_));
+}
+
+/// A visitor may send any well-formed id. One that the layout has no room for is unknown, like any other that nobody
+/// has made; it is no failure of the store.
+pub async fn an_id_without_room_in_the_layout_is_absent<H: Harness>(harness: H) {
+    let store = harness.store();
+    for length in [129, 200, 250] {
+        let key = harness.key(&"a".repeat(length));
+        assert_absent(&store, &key).await;
+        assert!(lock(&store, &key, Claim::Existing).await.is_none());
+        for put in [Put::Touch(LONG), Put::Remove, write("x")] {
+            assert_is!(commit(&store, &key, Expect::Any, put).await, Outcome::Gone);
+        }
+    }
 }
