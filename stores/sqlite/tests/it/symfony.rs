@@ -274,13 +274,13 @@ async fn without_locks_a_change_of_phps_is_noticed() {
     shared.room.create("a", "1").await;
     let locked = shared.room.lock("a", Claim::Existing).await.unwrap().unwrap();
     shared.answer(&["write", "a", "2"]).await;
-    let outcome = shared.room.commit("a", Expect::Held(locked.lease), payload("mine")).await.unwrap();
-    assert!(matches!(outcome, Outcome::Gone), "{outcome:?}");
+    let error = shared.room.commit("a", Expect::Held(locked.lease), payload("mine")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(shared.answer(&["read", "a"]).await, "2");
     let locked = shared.room.lock("new", Claim::New).await.unwrap().unwrap();
     shared.answer(&["write", "new", "theirs"]).await;
-    let outcome = shared.room.commit("new", Expect::Held(locked.lease), payload("mine")).await.unwrap();
-    assert!(matches!(outcome, Outcome::Gone), "{outcome:?}");
+    let error = shared.room.commit("new", Expect::Held(locked.lease), payload("mine")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(shared.answer(&["read", "new"]).await, "theirs");
 }
 
