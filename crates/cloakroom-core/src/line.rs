@@ -18,7 +18,7 @@ use crate::{Deadline, Error, ErrorKind, Key, Result};
 /// sends a handful of requests in parallel. Thousands under one id are an attack, and each of them holds a connection.
 pub const MOST_WAITING: usize = 500;
 
-/// What is said to who comes after [`MOST_WAITING`] others: [`ErrorKind::Locked`](crate::ErrorKind::Locked).
+/// What is said to who comes after [`MOST_WAITING`] others: [`ErrorKind::Locked`].
 pub fn too_many() -> Error {
     Error::new(ErrorKind::Locked, "stand in a line that is as long as it may get: many requests wait for one session")
 }
@@ -67,7 +67,7 @@ struct Place {
 
 impl Lines {
     /// Stands in the line for the lock of `key` and waits to be its head, at most to the deadline's limit for waiting
-    /// and behind [`MOST_WAITING`] others at most: [`ErrorKind::Locked`](crate::ErrorKind::Locked).
+    /// and behind [`MOST_WAITING`] others at most: [`ErrorKind::Locked`].
     pub async fn stand(&self, key: &Key, deadline: &Deadline) -> Result<Head> {
         let place = self.join(key.lock());
         let Some(line) = place.line.clone() else { return Err(Error::locked(Duration::ZERO)) };

@@ -264,7 +264,7 @@ pub enum Expect<'a> {
     Any,
     /// The record is as it was when it had this version.
     Is(&'a Version),
-    /// The caller holds the lock. If it was lost meanwhile, nothing is done: an error ([`Error::lock_lost`]) if the record
+    /// The caller holds the lock. If it was lost meanwhile, nothing is done: an error ([`Error::lock_lost`](crate::Error::lock_lost)) if the record
     /// is there, `Gone` only if it is not.
     Held(Box<dyn Lease>),
 }
