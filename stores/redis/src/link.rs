@@ -101,7 +101,8 @@ impl Link {
         self.connection().await.map(drop)
     }
 
-    /// Asks and gives the answers, none of which is an error. An error says whether the change may have been made.
+    /// Asks and gives the answers, none of which is an error but that of `WAIT`, which comes after the change. An error
+    /// says whether the change may have been made.
     pub(crate) async fn ask(&self, question: &Question<'_>, deadline: &Deadline) -> Result<Vec<Value>> {
         let (mut whole, mut repeated, mut detour) = (false, false, None::<(String, u16)>);
         let mut pauses = pauses().take(REDIRECTS);
@@ -116,14 +117,18 @@ impl Link {
                     None => live.send(question, &pipeline).await,
                 }
             };
-            let failure = match deadline.io(exchange).await {
-                Ok(answer) => match answer.and_then(no_errors) {
-                    Ok(values) => {
-                        live.health.answers.fetch_add(1, Ordering::Relaxed);
-                        return Ok(values);
+            let (failure, unclear) = match deadline.io(exchange).await {
+                Ok(answer) => {
+                    // A cluster's client can answer all commands with one error, and does not say which of them failed.
+                    let unclear = answer.is_err() && question.wait.is_some();
+                    match answer.and_then(|values| question.no_errors(values)) {
+                        Ok(values) => {
+                            live.health.answers.fetch_add(1, Ordering::Relaxed);
+                            return Ok(values);
+                        }
+                        Err(failure) => (failure, unclear),
                     }
-                    Err(failure) => failure,
-                },
+                }
                 Err(late) => {
                     if begun.elapsed() >= SILENCE && live.may_be_dead(heard) {
                         self.give_up(&live);
@@ -146,7 +151,7 @@ impl Link {
                     }
                 }
                 Verdict::UnknownScript => return Err(Error::unavailable("the Redis server runs no scripts")),
-                Verdict::Refused(refusal) => return Err(refusal),
+                Verdict::Refused(refusal) => return Err(if unclear { refusal.or_maybe_applied() } else { refusal }),
                 Verdict::NotSent(failure) => {
                     self.give_up(&live);
                     return Err(failure);
@@ -301,15 +306,18 @@ impl<'a> Question<'a> {
         pipeline
     }
 
+    /// The first answer that is an error. Where `WAIT` alone fails, the change is made, so that its error is an answer.
+    fn no_errors(&self, mut values: Vec<Value>) -> RedisResult<Vec<Value>> {
+        let copies = if self.wait.is_some() { values.pop() } else { None };
+        let mut values = values.into_iter().map(Value::extract_error).collect::<RedisResult<Vec<_>>>()?;
+        values.extend(copies);
+        Ok(values)
+    }
+
     /// No answer came. What can be repeated leaves nobody in doubt.
     fn unanswered(&self, error: Error) -> Error {
         if self.repeatable { error } else { error.or_maybe_applied() }
     }
-}
-
-/// The first answer that is an error.
-fn no_errors(values: Vec<Value>) -> RedisResult<Vec<Value>> {
-    values.into_iter().map(Value::extract_error).collect()
 }
 
 /// How all connections are set up: no limit but that of the request, and word when they break.

@@ -347,12 +347,10 @@ impl Inner {
         };
         // The script has given the lock back.
         drop(lease.take().and_then(RedisLease::settle));
-        match (&outcome, copies) {
-            (Outcome::Done(_) | Outcome::Removed(_), Some(Value::Int(copies))) if copies < self.config.wait.into() => {
-                let told = format!("{copies} of {} Redis replicas have the change in time", self.config.wait);
-                Err(Error::unavailable(told).or_maybe_applied())
-            }
-            _ => Ok(Tried::Done(outcome)),
+        let changed = matches!(outcome, Outcome::Done(_) | Outcome::Removed(_));
+        match wait.filter(|_| changed).and_then(|(wanted, _)| reply::too_few(copies.as_ref(), wanted)) {
+            Some(told) => Err(Error::unavailable(told).or_maybe_applied()),
+            None => Ok(Tried::Done(outcome)),
         }
     }
 

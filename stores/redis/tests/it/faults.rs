@@ -17,13 +17,13 @@ use crate::util::{LIFE, Room, key, payload, request, server, wait};
 const IN_TIME: Duration = Duration::from_millis(1500);
 
 /// A server that may be harmed.
-fn own(options: &[&str]) -> Option<RedisServer> {
+pub(crate) fn own(options: &[&str]) -> Option<RedisServer> {
     server()?;
     Some(RedisServer::start(options).unwrap())
 }
 
 #[track_caller]
-fn is_unavailable<T: Debug>(answer: Result<T>, maybe_applied: bool) -> String {
+pub(crate) fn is_unavailable<T: Debug>(answer: Result<T>, maybe_applied: bool) -> String {
     let error = answer.expect_err("the server does not work");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert_eq!(error.may_have_been_applied(), maybe_applied, "{error:?}");
@@ -337,37 +337,6 @@ async fn a_lock_that_ended_while_the_server_hung_is_lost() {
     let outcome = room.commit("a", Expect::Held(next.lease), payload("2")).await.unwrap();
     assert!(matches!(outcome, Outcome::Done(_)));
     assert_eq!(room.value("a").await.unwrap(), b"2");
-}
-
-#[tokio::test]
-async fn a_commit_can_wait_for_replicas() {
-    let Some(master) = own(&["--repl-diskless-sync-delay", "0"]) else { return };
-    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.addr().port())]).unwrap();
-    master.wait_for_replica().unwrap();
-    let room = Room::on(&master, "&wait=1&wait_timeout=0.15").await;
-    for n in 0..20_u8 {
-        let id = format!("id{n}");
-        room.create(&id, "1").await;
-        assert_eq!(replica.cli(&["get", &room.record(&id)]).unwrap(), "1", "at once");
-        let locked = room.lock(&id, Claim::Existing).await.unwrap().unwrap();
-        room.commit(&id, Expect::Held(locked.lease), payload("2")).await.unwrap();
-        assert_eq!(replica.cli(&["get", &room.record(&id)]).unwrap(), "2");
-    }
-    replica.pause().unwrap();
-    let locked = room.lock("id0", Claim::Existing).await.unwrap().unwrap();
-    let error = is_unavailable(room.commit("id0", Expect::Held(locked.lease), payload("3")).await, true);
-    assert!(error.contains("0 of 1"), "{error:?}");
-    assert_eq!((room.value("id0").await.unwrap(), room.lock_value("id0").await), (b"3".to_vec(), None));
-    // Reading does not stand behind those who wait.
-    let waiting = tokio::spawn({
-        let store = room.store.clone();
-        async move { store.commit(&key("id1"), Expect::Any, payload("3"), &wait(0)).await }
-    });
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(room.load("id1").await.unwrap().is_some());
-    assert!(!waiting.is_finished());
-    is_unavailable(waiting.await.unwrap(), true);
-    replica.resume().unwrap();
 }
 
 #[tokio::test]

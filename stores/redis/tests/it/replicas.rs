@@ -1,0 +1,90 @@
+//! Commits that wait for replicas, and reads that replicas answer.
+
+use std::time::Duration;
+
+use cloakroom_core::Store;
+use cloakroom_core::store::{Claim, Expect, Outcome, Put};
+use cloakroom_store_redis::{RedisConfig, RedisStore};
+use cloakroom_testkit::servers::redis::RedisServer;
+use redis::cmd;
+
+use crate::faults::{is_unavailable, own};
+use crate::util::{Room, key, payload, wait};
+
+#[tokio::test]
+async fn a_commit_can_wait_for_replicas() {
+    let Some(master) = own(&["--repl-diskless-sync-delay", "0"]) else { return };
+    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.addr().port())]).unwrap();
+    master.wait_for_replica().unwrap();
+    let room = Room::on(&master, "&wait=1&wait_timeout=0.15").await;
+    for n in 0..20_u8 {
+        let id = format!("id{n}");
+        room.create(&id, "1").await;
+        assert_eq!(replica.cli(&["get", &room.record(&id)]).unwrap(), "1", "at once");
+        let locked = room.lock(&id, Claim::Existing).await.unwrap().unwrap();
+        room.commit(&id, Expect::Held(locked.lease), payload("2")).await.unwrap();
+        assert_eq!(replica.cli(&["get", &room.record(&id)]).unwrap(), "2");
+    }
+    replica.pause().unwrap();
+    let locked = room.lock("id0", Claim::Existing).await.unwrap().unwrap();
+    let error = is_unavailable(room.commit("id0", Expect::Held(locked.lease), payload("3")).await, true);
+    assert!(error.contains("0 of 1"), "{error:?}");
+    assert_eq!((room.value("id0").await.unwrap(), room.lock_value("id0").await), (b"3".to_vec(), None));
+    // Reading does not stand behind those who wait.
+    let waiting = tokio::spawn({
+        let store = room.store.clone();
+        async move { store.commit(&key("id1"), Expect::Any, payload("3"), &wait(0)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(room.load("id1").await.unwrap().is_some());
+    assert!(!waiting.is_finished());
+    is_unavailable(waiting.await.unwrap(), true);
+    replica.resume().unwrap();
+}
+
+/// The change is made, and then its replicas are asked for in vain: nobody may take that for a refusal.
+#[tokio::test]
+async fn a_master_that_becomes_a_replica_while_a_commit_waits() {
+    let Some(server) = own(&[]) else { return };
+    // So that the server knows the script: that it does not, it would tell after the wait.
+    Room::on(&server, "").await.create("other", "1").await;
+    let room = Room::on(&server, "&wait=1&wait_timeout=10").await;
+    for (sets, held) in [(2, false), (3, true)] {
+        room.raw::<()>(cmd("SET").arg(room.record("a")).arg("0")).await;
+        let (store, name) = (room.store.clone(), key("a"));
+        let lease = if held { Some(room.lock("a", Claim::Existing).await.unwrap().unwrap().lease) } else { None };
+        let commit = tokio::spawn(async move {
+            let expect = lease.map_or(Expect::Any, Expect::Held);
+            store.commit(&name, expect, payload("1"), &wait(0)).await
+        });
+        while room.value("a").await.unwrap() != b"1" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.cli(&["replicaof", "127.0.0.1", "1"]).unwrap();
+        let error = is_unavailable(commit.await.unwrap(), true);
+        assert!(error.contains("become a replica"), "{error}");
+        server.cli(&["replicaof", "no", "one"]).unwrap();
+        assert_eq!((room.value("a").await.unwrap(), room.lock_value("a").await), (b"1".to_vec(), None));
+        let text: String = room.raw(cmd("INFO").arg("commandstats")).await;
+        assert!(text.contains(&format!("cmdstat_setex:calls={sets},")), "one for each change: {text}");
+    }
+    // The place in line is free as well.
+    room.lock("a", Claim::Existing).await.unwrap().unwrap().lease.release().await;
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_wait() {
+    let Some(server) = own(&[]) else { return };
+    server.cli(&["acl", "setuser", "app", "on", "nopass", "~*", "+@all", "-wait"]).unwrap();
+    let url = format!("redis://app:any@{}?wait=1", server.addr());
+    let store = RedisStore::open(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    let error = is_unavailable(store.commit(&key("a"), Expect::Absent, payload("1"), &wait(0)).await, true);
+    assert!(error.contains("NOPERM"), "{error}");
+    let record = store.load(&key("a"), &wait(0)).await.unwrap().unwrap();
+    assert_eq!(record.payload, "1");
+    // What did not change anything needs no replicas.
+    let outcome = store.commit(&key("a"), Expect::Absent, payload("2"), &wait(0)).await.unwrap();
+    assert!(matches!(outcome, Outcome::Taken), "{outcome:?}");
+    is_unavailable(store.commit(&key("a"), Expect::Any, Put::Remove, &wait(0)).await, true);
+    assert!(store.load(&key("a"), &wait(0)).await.unwrap().is_none());
+}
