@@ -135,7 +135,14 @@ impl Store for RedisStore {
     }
 
     async fn load(&self, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
-        self.inner.read(key, self.inner.config.replica, deadline).await
+        let replica = self.inner.config.replica;
+        let record = self.inner.read(key, replica, deadline).await?;
+        if record.is_none() && replica {
+            // A replica that is behind may not know of it yet, and who is told that a session is not there begins a
+            // new one.
+            return self.inner.read(key, false, deadline).await;
+        }
+        Ok(record)
     }
 
     async fn lock(&self, key: &Key, claim: Claim, deadline: &Deadline) -> Result<Option<Locked>> {

@@ -5,11 +5,12 @@ use std::time::Duration;
 use cloakroom_core::Store;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_store_redis::{RedisConfig, RedisStore};
-use cloakroom_testkit::servers::redis::RedisServer;
+use cloakroom_testkit::php::skip;
+use cloakroom_testkit::servers::redis::{RedisCluster, RedisSentinels, RedisServer};
 use redis::cmd;
 
 use crate::faults::{is_unavailable, own};
-use crate::util::{Room, key, payload, wait};
+use crate::util::{Room, key, payload, prefix, server, wait};
 
 #[tokio::test]
 async fn a_commit_can_wait_for_replicas() {
@@ -87,4 +88,81 @@ async fn a_user_that_may_not_wait() {
     assert!(matches!(outcome, Outcome::Taken), "{outcome:?}");
     is_unavailable(store.commit(&key("a"), Expect::Any, Put::Remove, &wait(0)).await, true);
     assert!(store.load(&key("a"), &wait(0)).await.unwrap().is_none());
+}
+
+async fn open(url: &str) -> RedisStore {
+    RedisStore::open(RedisConfig::from_url(url).unwrap()).await.unwrap()
+}
+
+/// From now on it answers with what it has, and hears nothing more.
+fn cut_off(replica: &RedisServer) {
+    // Its master does not know this password.
+    replica.cli(&["config", "set", "masteruser", "nobody"]).unwrap();
+    replica.cli(&["config", "set", "masterauth", "wrong"]).unwrap();
+    replica.cli(&["client", "kill", "type", "master"]).unwrap();
+}
+
+/// How many keys it was asked for.
+fn reads(server: &RedisServer) -> u32 {
+    let info = server.cli(&["info", "commandstats"]).unwrap();
+    let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_pttl:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_session_that_the_replica_has_not_got_yet() {
+    if server().is_none() || skip("sentinel") {
+        return;
+    }
+    let all = tokio::task::spawn_blocking(|| RedisSentinels::start().unwrap()).await.unwrap();
+    let prefix = prefix();
+    let url = format!("redis+sentinel://{}/{}?prefix={prefix}&replica=yes", all.hosts(), RedisSentinels::SERVICE);
+    let store = open(&url).await;
+    store.commit(&key("a"), Expect::Absent, payload("1"), &wait(0)).await.unwrap();
+    let [master, replica] = all.servers();
+    // As if it had not arrived there; cut off, the sentinels would not name it any more.
+    replica.cli(&["config", "set", "replica-read-only", "no"]).unwrap();
+    let record = format!("{prefix}a");
+    while replica.cli(&["del", &record]).unwrap() != "1" {}
+    let before = [master, replica].map(reads);
+    let found = store.load(&key("a"), &wait(0)).await.unwrap();
+    assert_eq!(found.expect("the master has it").payload, "1");
+    assert!(store.load(&key("b"), &wait(0)).await.unwrap().is_none());
+    let asked = [reads(master) - before[0], reads(replica) - before[1]];
+    assert_eq!(asked, [2, 2], "the replica first, and then the master");
+}
+
+#[tokio::test]
+async fn sessions_that_a_clusters_replicas_have_not_got_yet() {
+    if server().is_none() {
+        return;
+    }
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start().unwrap()).await.unwrap();
+    let url = format!("redis+cluster://{}?prefix={}", cluster.hosts(), prefix());
+    // The cluster's map names replicas that have something.
+    let plain = open(&url).await;
+    for n in 0..30 {
+        plain.commit(&key(&format!("old{n}")), Expect::Absent, payload("1"), &wait(0)).await.unwrap();
+    }
+    let knows_all = |node: &RedisServer| {
+        let map = node.cli(&["cluster", "slots"]).unwrap();
+        cluster.nodes().iter().all(|other| map.contains(&other.addr().port().to_string()))
+    };
+    while !cluster.nodes().iter().all(knows_all) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let store = open(&format!("{url}&replica=yes")).await;
+    let is_replica = |node: &&RedisServer| node.cli(&["info", "replication"]).unwrap().contains("role:slave");
+    let replicas: Vec<_> = cluster.nodes().iter().filter(is_replica).collect();
+    assert_eq!(replicas.len(), 3);
+    for replica in &replicas {
+        cut_off(replica);
+    }
+    for n in 0..20 {
+        let name = key(&format!("id{n}"));
+        store.commit(&name, Expect::Absent, payload("1"), &wait(0)).await.unwrap();
+        let found = store.load(&name, &wait(0)).await.unwrap();
+        assert_eq!(found.expect("the master has it").payload, "1", "{n}");
+    }
+    assert!(replicas.iter().any(|replica| reads(replica) > 0), "no replica was asked");
 }
