@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::dial::{self, Dial, Masters};
@@ -32,12 +32,15 @@ const LOOKING: Duration = Duration::from_millis(300);
 /// How often one request follows a slot that moves.
 const REDIRECTS: usize = 8;
 
+/// How many connections for commits that wait there are at the most, for each server or cluster.
+const COMMITS: usize = 16;
+
 /// A shared connection that mends itself.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Shared>);
 
 struct Shared {
-    dial: Dial,
+    dial: Arc<Dial>,
     slot: Mutex<Slot>,
 }
 
@@ -92,8 +95,8 @@ pub(crate) enum What<'a> {
 }
 
 impl Link {
-    pub(crate) fn new(dial: Dial) -> Link {
-        Link(Arc::new(Shared { dial, slot: Mutex::new(Slot::Empty) }))
+    pub(crate) fn new(dial: impl Into<Arc<Dial>>) -> Link {
+        Link(Arc::new(Shared { dial: dial.into(), slot: Mutex::new(Slot::Empty) }))
     }
 
     /// Connects, if need be, and tells whether that worked.
@@ -317,6 +320,56 @@ impl<'a> Question<'a> {
     /// No answer came. What can be repeated leaves nobody in doubt.
     fn unanswered(&self, error: Error) -> Error {
         if self.repeatable { error } else { error.or_maybe_applied() }
+    }
+}
+
+/// Connections for commits that wait for replicas, made when they are needed, and kept. One that waits answers nobody, so
+/// that each commit has one to itself while it lasts.
+pub(crate) struct Commits {
+    dial: Arc<Dial>,
+    idle: Mutex<Vec<Link>>,
+    free: Semaphore,
+}
+
+/// A connection in use. It is kept unless an answer may still come on it: that would stand before the next one's.
+struct Lent<'a> {
+    commits: &'a Commits,
+    link: Link,
+    question: &'a Question<'a>,
+    answered: bool,
+}
+
+impl Commits {
+    pub(crate) fn new(dial: Dial) -> Commits {
+        Commits { dial: Arc::new(dial), idle: Mutex::default(), free: Semaphore::new(COMMITS) }
+    }
+
+    /// [`Link::ask`] on a connection that nobody else uses meanwhile. Waiting for one counts as talking to the server.
+    pub(crate) async fn ask(&self, question: &Question<'_>, deadline: &Deadline) -> Result<Vec<Value>> {
+        let free = deadline.io(self.free.acquire()).await?;
+        let _free = free.map_err(|_| Error::unavailable("the store is being closed"))?;
+        let idle = self.idle().pop();
+        let link = idle.unwrap_or_else(|| Link::new(Arc::clone(&self.dial)));
+        let mut lent = Lent { commits: self, link, question, answered: false };
+        let answer = lent.link.ask(question, deadline).await;
+        lent.answered = !answer.as_ref().is_err_and(Error::may_have_been_applied);
+        if !lent.answered {
+            // What has broken one has most likely broken the others, and nobody is to find that out again.
+            self.idle().clear();
+        }
+        answer
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if self.answered || !self.question.was_sent() {
+            self.commits.idle().push(self.link.clone());
+        }
     }
 }
 

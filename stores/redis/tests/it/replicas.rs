@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use cloakroom_core::Store;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
+use cloakroom_core::{Deadline, Store};
 use cloakroom_store_redis::{RedisConfig, RedisStore};
 use cloakroom_testkit::php::skip;
+use cloakroom_testkit::proxy::{Proxy, Way};
 use cloakroom_testkit::servers::redis::{RedisCluster, RedisSentinels, RedisServer};
 use redis::cmd;
+use tokio::time::Instant;
 
 use crate::faults::{is_unavailable, own};
 use crate::util::{Room, key, payload, prefix, server, wait};
@@ -41,6 +43,68 @@ async fn a_commit_can_wait_for_replicas() {
     assert!(!waiting.is_finished());
     is_unavailable(waiting.await.unwrap(), true);
     replica.resume().unwrap();
+}
+
+/// Each stands in its own connection's way only.
+#[tokio::test]
+async fn many_commits_wait_for_replicas_at_once() {
+    let Some(master) = own(&["--repl-diskless-sync-delay", "0"]) else { return };
+    let proxy = Proxy::before(master.addr()).unwrap();
+    let _replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", proxy.addr().port())]).unwrap();
+    master.wait_for_replica().unwrap();
+    let room = Room::on(&master, "&wait=1&wait_timeout=10").await;
+    room.create("id0", "1").await;
+    proxy.delay(Way::Request, Duration::from_millis(10));
+    proxy.delay(Way::Reply, Duration::from_millis(10));
+    let begun = Instant::now();
+    let commits: Vec<_> = (1..=100)
+        .map(|n| {
+            let store = room.store.clone();
+            // One after the other would take two seconds.
+            let deadline = Deadline::new(Duration::from_secs(1), Duration::ZERO);
+            tokio::spawn(
+                async move { store.commit(&key(&format!("id{n}")), Expect::Absent, payload("1"), &deadline).await },
+            )
+        })
+        .collect();
+    for commit in commits {
+        let outcome = commit.await.unwrap().unwrap();
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+    println!("100 commits with a replica 20 ms away: {:?}", begun.elapsed());
+    let clients: String = room.raw(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await;
+    // Those of the commits, that of all others, and the one that asks.
+    assert!(clients.lines().count() <= 18, "{clients}");
+    // What breaks them all is nobody's error twice.
+    master.cli(&["client", "kill", "type", "normal"]).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    room.create("new", "1").await;
+}
+
+/// What was sent and is not waited for any more stands in nobody's way.
+#[tokio::test]
+async fn a_commit_that_is_cancelled_while_it_waits() {
+    let Some(server) = own(&[]) else { return };
+    // The server knows the script, and has no replica.
+    Room::on(&server, "").await.create("other", "1").await;
+    let room = Room::on(&server, "&wait=1&wait_timeout=5").await;
+    for n in 0..40 {
+        let (name, waits) = (key(&format!("id{n}")), wait(0));
+        let commit = room.store.commit(&name, Expect::Absent, payload("1"), &waits);
+        let left = tokio::time::timeout(Duration::from_millis(20), commit).await;
+        assert!(left.is_err(), "{left:?}");
+    }
+    // Its answer would come after its own wait, so that what it has done tells whether it had a connection.
+    let begun = Instant::now();
+    let last = tokio::spawn({
+        let store = room.store.clone();
+        async move { store.commit(&key("last"), Expect::Absent, payload("1"), &wait(0)).await }
+    });
+    while room.value("last").await.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it waits for those that have left");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    last.abort();
 }
 
 /// The change is made, and then its replicas are asked for in vain: nobody may take that for a refusal.
