@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloakroom_core::store::{Claim, Expect, Lease, Outcome, Put};
 use cloakroom_core::{Deadline, ErrorKind, Result, Store};
 use cloakroom_store_redis::{RedisConfig, RedisStore};
+use cloakroom_testkit::proxy::{Proxy, Way};
 use cloakroom_testkit::servers::redis::{RedisServer, certificates};
 use redis::cmd;
 use tokio::time::Instant;
@@ -101,6 +102,42 @@ async fn locks_that_were_never_asked_for_leave_nothing_behind() {
     }
     let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert!(alive < 20, "{alive} tasks");
+}
+
+/// What nobody waits for any more still takes the lock, after it was given back in vain.
+#[tokio::test]
+async fn a_lock_that_comes_late_is_given_back() {
+    let Some(server) = server() else { return };
+    let proxy = Proxy::before(server.addr()).unwrap();
+    let beside = Room::on(server, "").await;
+    let url = format!("redis://{}?prefix={}", proxy.addr(), beside.prefix);
+    let store = RedisStore::open(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    // The server knows the script.
+    beside.lock("other", Claim::Either).await.unwrap().unwrap().lease.release().await;
+    let mut seen = 0;
+    for n in 0..8 {
+        let (id, begun) = (format!("id{n}"), Instant::now());
+        store.load(&key(&id), &wait(0)).await.unwrap();
+        proxy.delay(Way::Request, Duration::from_millis(220));
+        let limit = Deadline::new(Duration::from_millis(110), Duration::ZERO);
+        is_unavailable(store.lock(&key(&id), Claim::Either, &limit).await, false);
+        // The next connection is a quick one, and overtakes.
+        proxy.delay(Way::Request, Duration::ZERO);
+        let mut came = None;
+        while begun.elapsed() < Duration::from_millis(700) {
+            if beside.lock_value(&id).await.is_some() {
+                came = came.or(Some(begun.elapsed()));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let stayed = beside.lock_value(&id).await.is_some();
+        // On a machine that is busy it may come later than anybody looks.
+        seen += u32::from(came.is_some() && !stayed);
+        if seen == 2 {
+            return;
+        }
+    }
+    panic!("the lock stays");
 }
 
 #[tokio::test]
