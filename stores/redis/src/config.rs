@@ -10,6 +10,9 @@ use crate::layout;
 use crate::save_path;
 use crate::url;
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Which servers hold the sessions, and how.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -28,7 +31,7 @@ pub struct RedisConfig {
     pub wait: u32,
     /// How long they may take for it; 0.1 s.
     pub wait_timeout: Duration,
-    /// Read from replicas, which may be behind. Only with sentinels and on a cluster; off.
+    /// Read from replicas, which may be behind; a session that they do not have is looked for at the master. Only with sentinels and on a cluster; off.
     pub replica: bool,
     /// Whether PHP takes part in the locks, as far as is known: `redis.session.locking_enabled`. It is told on, and
     /// changes nothing: cloakroom always locks. On.
@@ -264,6 +267,13 @@ impl RedisConfig {
         if self.lock_expire < Duration::from_millis(100) || self.connect_timeout.is_zero() {
             return wrong("lock_expire is to be 0.1 s at least, and connect_timeout above 0");
         }
+        // Beyond these, times overflow, or Redis does not take them.
+        if self.connect_timeout > HOUR || self.wait_timeout > HOUR {
+            return wrong("connect_timeout and wait_timeout are to be an hour at the most");
+        }
+        if self.lock_expire > CENTURY || self.aside_lifetime > CENTURY {
+            return wrong("lock_expire and aside_lifetime are to be a hundred years at the most");
+        }
         if self.wait > 0 && self.wait_timeout.as_millis() == 0 {
             return wrong("wait_timeout is to be 1 ms at least: 0 would wait for ever");
         }
@@ -395,6 +405,21 @@ mod tests {
         let RedisServers::Single(servers) = &config.servers else { panic!("servers") };
         assert_eq!(config.names(Some(&servers[0])).prefix, b"ONE:");
         assert_eq!(config.names(Some(&servers[1])).prefix, b"PHPREDIS_SESSION:");
+    }
+
+    #[test]
+    fn times_that_cannot_be_meant_are_refused() {
+        for option in ["connect_timeout", "wait_timeout", "lock_expire", "aside_lifetime"] {
+            for server in ["redis://a", "redis+cluster://a", "redis+sentinel://a/s"] {
+                let of = |time: &str| RedisConfig::from_url(&format!("{server}?wait=1&{option}={time}"));
+                for absurd in ["1e19", "1e10", "inf", "NaN", "1e400"] {
+                    assert_eq!(of(absurd).expect_err(absurd).kind(), ErrorKind::Config, "{option}={absurd}");
+                }
+                assert!(of("3600").is_ok(), "{option}");
+            }
+        }
+        let error = RedisConfig::from_settings(&settings("a", &[("redis.session.lock_expire", "9999999999999")]));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Config);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::dial::{self, Dial, Masters};
@@ -32,12 +32,15 @@ const LOOKING: Duration = Duration::from_millis(300);
 /// How often one request follows a slot that moves.
 const REDIRECTS: usize = 8;
 
+/// How many connections for commits that wait there are at the most, for each server or cluster.
+const COMMITS: usize = 16;
+
 /// A shared connection that mends itself.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Shared>);
 
 struct Shared {
-    dial: Dial,
+    dial: Arc<Dial>,
     slot: Mutex<Slot>,
 }
 
@@ -92,8 +95,8 @@ pub(crate) enum What<'a> {
 }
 
 impl Link {
-    pub(crate) fn new(dial: Dial) -> Link {
-        Link(Arc::new(Shared { dial, slot: Mutex::new(Slot::Empty) }))
+    pub(crate) fn new(dial: impl Into<Arc<Dial>>) -> Link {
+        Link(Arc::new(Shared { dial: dial.into(), slot: Mutex::new(Slot::Empty) }))
     }
 
     /// Connects, if need be, and tells whether that worked.
@@ -101,7 +104,8 @@ impl Link {
         self.connection().await.map(drop)
     }
 
-    /// Asks and gives the answers, none of which is an error. An error says whether the change may have been made.
+    /// Asks and gives the answers, none of which is an error but that of `WAIT`, which comes after the change. An error
+    /// says whether the change may have been made.
     pub(crate) async fn ask(&self, question: &Question<'_>, deadline: &Deadline) -> Result<Vec<Value>> {
         let (mut whole, mut repeated, mut detour) = (false, false, None::<(String, u16)>);
         let mut pauses = pauses().take(REDIRECTS);
@@ -116,14 +120,18 @@ impl Link {
                     None => live.send(question, &pipeline).await,
                 }
             };
-            let failure = match deadline.io(exchange).await {
-                Ok(answer) => match answer.and_then(no_errors) {
-                    Ok(values) => {
-                        live.health.answers.fetch_add(1, Ordering::Relaxed);
-                        return Ok(values);
+            let (failure, unclear) = match deadline.io(exchange).await {
+                Ok(answer) => {
+                    // A cluster's client can answer all commands with one error, and does not say which of them failed.
+                    let unclear = answer.is_err() && question.wait.is_some();
+                    match answer.and_then(|values| question.no_errors(values)) {
+                        Ok(values) => {
+                            live.health.answers.fetch_add(1, Ordering::Relaxed);
+                            return Ok(values);
+                        }
+                        Err(failure) => (failure, unclear),
                     }
-                    Err(failure) => failure,
-                },
+                }
                 Err(late) => {
                     if begun.elapsed() >= SILENCE && live.may_be_dead(heard) {
                         self.give_up(&live);
@@ -146,7 +154,7 @@ impl Link {
                     }
                 }
                 Verdict::UnknownScript => return Err(Error::unavailable("the Redis server runs no scripts")),
-                Verdict::Refused(refusal) => return Err(refusal),
+                Verdict::Refused(refusal) => return Err(if unclear { refusal.or_maybe_applied() } else { refusal }),
                 Verdict::NotSent(failure) => {
                     self.give_up(&live);
                     return Err(failure);
@@ -301,15 +309,68 @@ impl<'a> Question<'a> {
         pipeline
     }
 
+    /// The first answer that is an error. Where `WAIT` alone fails, the change is made, so that its error is an answer.
+    fn no_errors(&self, mut values: Vec<Value>) -> RedisResult<Vec<Value>> {
+        let copies = if self.wait.is_some() { values.pop() } else { None };
+        let mut values = values.into_iter().map(Value::extract_error).collect::<RedisResult<Vec<_>>>()?;
+        values.extend(copies);
+        Ok(values)
+    }
+
     /// No answer came. What can be repeated leaves nobody in doubt.
     fn unanswered(&self, error: Error) -> Error {
         if self.repeatable { error } else { error.or_maybe_applied() }
     }
 }
 
-/// The first answer that is an error.
-fn no_errors(values: Vec<Value>) -> RedisResult<Vec<Value>> {
-    values.into_iter().map(Value::extract_error).collect()
+/// Connections for commits that wait for replicas, made when they are needed, and kept. One that waits answers nobody, so
+/// that each commit has one to itself while it lasts.
+pub(crate) struct Commits {
+    dial: Arc<Dial>,
+    idle: Mutex<Vec<Link>>,
+    free: Semaphore,
+}
+
+/// A connection in use. It is kept unless an answer may still come on it: that would stand before the next one's.
+struct Lent<'a> {
+    commits: &'a Commits,
+    link: Link,
+    question: &'a Question<'a>,
+    answered: bool,
+}
+
+impl Commits {
+    pub(crate) fn new(dial: Dial) -> Commits {
+        Commits { dial: Arc::new(dial), idle: Mutex::default(), free: Semaphore::new(COMMITS) }
+    }
+
+    /// [`Link::ask`] on a connection that nobody else uses meanwhile. Waiting for one counts as talking to the server.
+    pub(crate) async fn ask(&self, question: &Question<'_>, deadline: &Deadline) -> Result<Vec<Value>> {
+        let free = deadline.io(self.free.acquire()).await?;
+        let _free = free.map_err(|_| Error::unavailable("the store is being closed"))?;
+        let idle = self.idle().pop();
+        let link = idle.unwrap_or_else(|| Link::new(Arc::clone(&self.dial)));
+        let mut lent = Lent { commits: self, link, question, answered: false };
+        let answer = lent.link.ask(question, deadline).await;
+        lent.answered = !answer.as_ref().is_err_and(Error::may_have_been_applied);
+        if !lent.answered {
+            // What has broken one has most likely broken the others, and nobody is to find that out again.
+            self.idle().clear();
+        }
+        answer
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if self.answered || !self.question.was_sent() {
+            self.commits.idle().push(self.link.clone());
+        }
+    }
 }
 
 /// How all connections are set up: no limit but that of the request, and word when they break.

@@ -21,6 +21,9 @@ use crate::store::Inner;
 /// How long one try to give a lock back may take.
 const RELEASE: Duration = Duration::from_secs(1);
 
+/// What was asked for on a connection that was given up can arrive so much later than what is asked on the next one.
+const LATE: Duration = Duration::from_millis(250);
+
 /// A lock that is held, or may be: from the moment it is asked for until it is known to be gone.
 pub(crate) struct RedisLease {
     held: Option<Held>,
@@ -113,25 +116,37 @@ impl RedisLease {
 
     /// Begins to give the lock back, in a task of its own.
     fn let_go(&mut self) -> Option<JoinHandle<()>> {
+        // It is renewed from the moment the server has told that it is ours.
+        let unsure = self.renewal.is_none();
         self.end_renewal();
         let held = self.held.take()?;
-        Some(held.runtime.clone().spawn(held.free()))
+        Some(held.runtime.clone().spawn(held.free(unsure)))
     }
 }
 
 impl Held {
     /// Gives the lock back; while the server cannot be reached, again and again until the lock has ended by itself.
-    async fn free(self) {
+    /// Where it is `unsure` that we have it, and it is not there, it may still come: then this looks twice.
+    async fn free(self, mut unsure: bool) {
         let (begun, mut pause) = (Instant::now(), RELEASE / 20);
-        while let Err(error) = self.ask(&self.store.scripts.release, &[&self.token], RELEASE).await {
-            // Who comes next is to learn for himself that the server cannot be reached.
-            drop(self.leave());
-            if begun.elapsed() > self.store.config.lock_expire {
-                tracing::debug!(%error, "a lock in Redis could not be given back; it ends by itself");
-                break;
+        loop {
+            match self.ask(&self.store.scripts.release, &[&self.token], RELEASE).await.as_deref() {
+                Ok([Value::Int(0)]) if std::mem::take(&mut unsure) => {
+                    drop(self.leave());
+                    sleep(LATE).await;
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    // Who comes next is to learn for himself that the server cannot be reached.
+                    drop(self.leave());
+                    if begun.elapsed() > self.store.config.lock_expire {
+                        tracing::debug!(%error, "a lock in Redis could not be given back; it ends by itself");
+                        break;
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RELEASE);
+                }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(RELEASE);
         }
         drop(self.leave());
     }

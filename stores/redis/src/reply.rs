@@ -69,6 +69,23 @@ fn one(value: Value, life: &Value) -> Result<Option<Record>> {
     Ok(Some(Record::new(payload, version, ttl)))
 }
 
+/// The answer to `WAIT`, where fewer replicas than were wanted are known to have the change.
+pub(crate) fn too_few(copies: Option<&Value>, wanted: u32) -> Option<String> {
+    let why = match copies {
+        Some(Value::Int(copies)) if *copies >= wanted.into() => return None,
+        Some(Value::Int(copies)) => {
+            return Some(format!("{copies} of {wanted} Redis replicas have the change in time"));
+        }
+        Some(Value::ServerError(error)) => match error.code() {
+            "UNBLOCKED" => "the server has become a replica meanwhile",
+            "NOPERM" => "the user may not run WAIT (NOPERM)",
+            _ => "the server refused WAIT",
+        },
+        _ => "the server did not tell",
+    };
+    Some(format!("whether {wanted} Redis replicas have the change is not known: {why}"))
+}
+
 /// An answer that no Redis gives.
 #[cold]
 pub(crate) fn strange() -> Error {
@@ -96,6 +113,21 @@ mod tests {
             assert!(of(strange).is_err());
         }
         assert!(read(vec![]).is_err() && read(vec![Value::Nil]).is_err());
+    }
+
+    #[test]
+    fn an_error_of_wait_leaves_it_open_who_has_the_change() {
+        let of = |text: &str| too_few(Some(&redis::parse_redis_value(text.as_bytes()).unwrap()), 1);
+        assert_eq!(of(":1\r\n"), None);
+        for (answer, says) in [
+            (":0\r\n", "0 of 1"),
+            ("-UNBLOCKED force unblock from blocking operation\r\n", "has become a replica"),
+            ("-NOPERM this user has no permissions\r\n", "NOPERM"),
+            ("-ERR WAIT cannot be used with replica instances\r\n", "refused WAIT"),
+            ("+OK\r\n", "did not tell"),
+        ] {
+            assert!(of(answer).is_some_and(|told| told.contains(says)), "{answer}");
+        }
     }
 
     #[test]

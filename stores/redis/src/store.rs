@@ -15,7 +15,7 @@ use crate::config::{RedisConfig, RedisServers};
 use crate::dial::Dial;
 use crate::error;
 use crate::layout::{self, Names};
-use crate::link::{Link, Question, What};
+use crate::link::{Commits, Link, Question, What};
 use crate::lock::{self, Found, RedisLease, Tried, Turn, millis};
 use crate::reply::{self, Reply};
 use crate::script::Scripts;
@@ -39,8 +39,8 @@ pub(crate) struct Inner {
 /// One server, the cluster, or what the sentinels watch.
 pub(crate) struct Server {
     pub(crate) link: Link,
-    /// For commits that wait for replicas: while they wait, the connection answers nobody.
-    commits: Option<Link>,
+    /// For commits that wait for replicas.
+    commits: Option<Commits>,
     /// For reads, where replicas may answer them. A cluster's connection finds them by itself.
     replica: Option<Link>,
     pub(crate) names: Names,
@@ -110,7 +110,7 @@ impl RedisStore {
 
 impl Server {
     fn new(dial: &dyn Fn() -> Result<Dial>, replica: Option<Dial>, names: Names, wait: u32) -> Result<Server> {
-        let commits = if wait > 0 { Some(Link::new(dial()?)) } else { None };
+        let commits = if wait > 0 { Some(Commits::new(dial()?)) } else { None };
         Ok(Server { link: Link::new(dial()?), commits, replica: replica.map(Link::new), names })
     }
 }
@@ -135,7 +135,14 @@ impl Store for RedisStore {
     }
 
     async fn load(&self, key: &Key, deadline: &Deadline) -> Result<Option<Record>> {
-        self.inner.read(key, self.inner.config.replica, deadline).await
+        let replica = self.inner.config.replica;
+        let record = self.inner.read(key, replica, deadline).await?;
+        if record.is_none() && replica {
+            // A replica that is behind may not know of it yet, and who is told that a session is not there begins a
+            // new one.
+            return self.inner.read(key, false, deadline).await;
+        }
+        Ok(record)
     }
 
     async fn lock(&self, key: &Key, claim: Claim, deadline: &Deadline) -> Result<Option<Locked>> {
@@ -323,7 +330,10 @@ impl Inner {
         let what = What::Script(&self.scripts.commit, &keys[..count], &arguments);
         let wait = (self.config.wait > 0).then_some((self.config.wait, self.config.wait_timeout.as_millis()));
         let question = Question { wait, ..Question::once(&record, what) };
-        let mut answer = server.commits.as_ref().unwrap_or(&server.link).ask(&question, &deadline).await?;
+        let mut answer = match &server.commits {
+            Some(commits) => commits.ask(&question, &deadline).await?,
+            None => server.link.ask(&question, &deadline).await?,
+        };
         let copies = wait.and_then(|_| answer.pop());
         let outcome = match reply::read(answer)? {
             Reply::Locked => return Ok(Tried::Locked(())),
@@ -347,12 +357,10 @@ impl Inner {
         };
         // The script has given the lock back.
         drop(lease.take().and_then(RedisLease::settle));
-        match (&outcome, copies) {
-            (Outcome::Done(_) | Outcome::Removed(_), Some(Value::Int(copies))) if copies < self.config.wait.into() => {
-                let told = format!("{copies} of {} Redis replicas have the change in time", self.config.wait);
-                Err(Error::unavailable(told).or_maybe_applied())
-            }
-            _ => Ok(Tried::Done(outcome)),
+        let changed = matches!(outcome, Outcome::Done(_) | Outcome::Removed(_));
+        match wait.filter(|_| changed).and_then(|(wanted, _)| reply::too_few(copies.as_ref(), wanted)) {
+            Some(told) => Err(Error::unavailable(told).or_maybe_applied()),
+            None => Ok(Tried::Done(outcome)),
         }
     }
 

@@ -13,4 +13,6 @@ mod network;
 #[cfg(test)]
 mod php;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod util;
