@@ -64,9 +64,17 @@ async fn by_handler(settings: &Settings) -> Opened {
 }
 
 /// PHP allows 0 and less, with which it removes what is older than this very second.
-#[cfg(any(feature = "files", feature = "memory", feature = "memcached"))]
+#[cfg(any(feature = "files", feature = "memory", feature = "memcached", feature = "sql", feature = "sqlite"))]
 fn lifetime(settings: &Settings) -> std::time::Duration {
     settings.lifetime().max(std::time::Duration::from_secs(1))
+}
+
+/// A configuration from a URL with PHP's `gc_maxlifetime`, unless the URL names a lifetime itself.
+#[cfg(any(feature = "files", feature = "memory", feature = "memcached", feature = "sql", feature = "sqlite"))]
+fn with_lifetime<C>(config: C, url: &str, settings: &Settings, set: fn(C, std::time::Duration) -> C) -> C {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let named = query.split('&').any(|pair| pair.split('=').next() == Some("lifetime"));
+    if named { config } else { set(config, lifetime(settings)) }
 }
 
 type Opened = Result<Arc<dyn DynStore>>;
@@ -103,14 +111,20 @@ macro_rules! left_out {
 mod files {
     use std::sync::Arc;
 
-    use cloakroom_core::{Error, Settings};
+    use cloakroom_core::{Error, Result, Settings};
     use cloakroom_store_files::{FilesConfig, FilesStore};
 
-    use super::{Opened, lifetime};
+    use super::{Opened, lifetime, with_lifetime};
+
+    pub(super) fn config(url: &str, settings: &Settings) -> Result<FilesConfig> {
+        Ok(with_lifetime(FilesConfig::from_url(url)?, url, settings, FilesConfig::lifetime))
+    }
+
     #[expect(clippy::unused_async, reason = "others have to talk to a server")]
     pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
-        Ok(Arc::new(FilesStore::open(FilesConfig::from_url(url)?.lifetime(lifetime(settings)))?))
+        Ok(Arc::new(FilesStore::open(config(url, settings)?)?))
     }
+
     #[expect(clippy::unused_async, reason = "others have to talk to a server")]
     pub(super) async fn by_settings(settings: &Settings) -> Opened {
         let config = FilesConfig::from_save_path(&settings.save_path)
@@ -126,13 +140,18 @@ left_out!(files, "files", by_settings);
 mod memory {
     use std::sync::Arc;
 
-    use cloakroom_core::Settings;
+    use cloakroom_core::{Result, Settings};
     use cloakroom_store_memory::{MemoryConfig, MemoryStore};
 
-    use super::{Opened, lifetime};
+    use super::{Opened, with_lifetime};
+
+    pub(super) fn config(url: &str, settings: &Settings) -> Result<MemoryConfig> {
+        Ok(with_lifetime(MemoryConfig::from_url(url)?, url, settings, MemoryConfig::lifetime))
+    }
+
     #[expect(clippy::unused_async, reason = "others have to talk to a server")]
     pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
-        Ok(Arc::new(MemoryStore::new(MemoryConfig::from_url(url)?.lifetime(lifetime(settings)))))
+        Ok(Arc::new(MemoryStore::new(config(url, settings)?)))
     }
 }
 
@@ -143,14 +162,17 @@ left_out!(memory, "memory");
 mod memcached {
     use std::sync::Arc;
 
-    use cloakroom_core::Settings;
+    use cloakroom_core::{Result, Settings};
     use cloakroom_store_memcached::{MemcachedConfig, MemcachedStore};
 
-    use super::{Opened, lifetime};
+    use super::{Opened, with_lifetime};
+
+    pub(super) fn config(url: &str, settings: &Settings) -> Result<MemcachedConfig> {
+        Ok(with_lifetime(MemcachedConfig::from_url(url)?, url, settings, MemcachedConfig::lifetime))
+    }
 
     pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
-        let config = MemcachedConfig::from_url(url)?.lifetime(lifetime(settings));
-        Ok(Arc::new(MemcachedStore::open(config).await?))
+        Ok(Arc::new(MemcachedStore::open(config(url, settings)?).await?))
     }
 
     pub(super) async fn by_settings(settings: &Settings) -> Opened {
@@ -186,13 +208,17 @@ left_out!(redis, "redis", by_settings);
 mod sql {
     use std::sync::Arc;
 
-    use cloakroom_core::Settings;
+    use cloakroom_core::{Result, Settings};
     use cloakroom_store_sql::{SqlConfig, SqlStore};
 
-    use super::Opened;
+    use super::{Opened, with_lifetime};
 
-    pub(super) async fn by_url(url: &str, _: &Settings) -> Opened {
-        Ok(Arc::new(SqlStore::open(SqlConfig::from_url(url)?).await?))
+    pub(super) fn config(url: &str, settings: &Settings) -> Result<SqlConfig> {
+        Ok(with_lifetime(SqlConfig::from_url(url)?, url, settings, SqlConfig::lifetime))
+    }
+
+    pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
+        Ok(Arc::new(SqlStore::open(config(url, settings)?).await?))
     }
 }
 
@@ -203,15 +229,48 @@ left_out!(sql, "sql");
 mod sqlite {
     use std::sync::Arc;
 
-    use cloakroom_core::Settings;
+    use cloakroom_core::{Result, Settings};
     use cloakroom_store_sqlite::{SqliteConfig, SqliteStore};
 
-    use super::Opened;
+    use super::{Opened, with_lifetime};
 
-    pub(super) async fn by_url(url: &str, _: &Settings) -> Opened {
-        Ok(Arc::new(SqliteStore::open(SqliteConfig::from_url(url)?).await?))
+    pub(super) fn config(url: &str, settings: &Settings) -> Result<SqliteConfig> {
+        Ok(with_lifetime(SqliteConfig::from_url(url)?, url, settings, SqliteConfig::lifetime))
+    }
+
+    pub(super) async fn by_url(url: &str, settings: &Settings) -> Opened {
+        Ok(Arc::new(SqliteStore::open(config(url, settings)?).await?))
     }
 }
 
 #[cfg(not(feature = "sqlite"))]
 left_out!(sqlite, "sqlite");
+
+#[cfg(all(test, feature = "files", feature = "memory", feature = "memcached", feature = "sql", feature = "sqlite"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_url_has_the_lifetime_or_else_phps_settings() -> Result<()> {
+        let mut settings = Settings::php();
+        settings.gc_maxlifetime = 7200;
+        for (query, life) in
+            [("", 7200), ("?max_aside=3", 7200), ("?lifetime=60", 60), ("?max_aside=3&lifetime=60", 60)]
+        {
+            let life = Duration::from_secs(life);
+            assert_eq!(memory::config(&format!("memory:{query}"), &settings)?.lifetime, life, "{query}");
+            assert_eq!(memcached::config(&format!("memcached://a{query}"), &settings)?.lifetime, life, "{query}");
+            let url = format!("sqlite://a{query}");
+            let expect = cloakroom_store_sqlite::SqliteConfig::from_url(&url)?.lifetime(life);
+            assert_eq!(sqlite::config(&url, &settings)?, expect, "{query}");
+            let sql = sql::config(&format!("mysql://a/b{query}"), &settings)?;
+            assert!(format!("{sql:?}").contains(&format!("lifetime: {life:?}")), "{sql:?}");
+            let url = format!("files:///a{}", query.replace("max_aside", "depth"));
+            let expect = cloakroom_store_files::FilesConfig::from_url(&url)?.lifetime(life);
+            assert_eq!(files::config(&url, &settings)?, expect, "{query}");
+        }
+        Ok(())
+    }
+}

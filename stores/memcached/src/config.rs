@@ -126,7 +126,7 @@ impl MemcachedConfig {
         let mut config = MemcachedConfig::new(parse_servers(servers.strip_suffix('/').unwrap_or(servers))?);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            config.set(name, value)?;
+            config.set(name, value).map_err(|error| if query.contains('@') { misplaced() } else { error })?;
         }
         config.checked()
     }
@@ -183,7 +183,7 @@ impl MemcachedConfig {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let bad = || Error::config(format!("setting `{name}` of the Memcached store wants a number, not `{value}`"));
+        let bad = || Error::config(format!("setting `{name}` of the Memcached store wants a number"));
         let seconds = || value.parse().map(Duration::from_secs).map_err(|source| bad().with_source(source));
         match name {
             "prefix" => self.prefix = percent_decode(value),
@@ -194,7 +194,8 @@ impl MemcachedConfig {
             "connections" => self.connections = value.parse().map_err(|source| bad().with_source(source))?,
             "max_aside" => self.max_aside = value.parse().map_err(|source| bad().with_source(source))?,
             "aside_lifetime" => self.aside_lifetime = seconds()?,
-            _ => return Err(Error::config(format!("the Memcached store has no setting `{name}`"))),
+            name if is_name(name) => return Err(Error::config(format!("the Memcached store has no setting `{name}`"))),
+            _ => return Err(Error::config("the Memcached store has no setting of such a name")),
         }
         Ok(())
     }
@@ -303,6 +304,17 @@ fn hash(setting: &str, name: &str) -> Result<Hash> {
     }
 }
 
+/// Whether this may be the name of an option, mistyped at worst, and no part of a password.
+fn is_name(name: &str) -> bool {
+    name.len() <= 30 && name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-'))
+}
+
+/// A `?` in a password makes a query of the rest of it, so that nothing of the query may be repeated.
+#[cold]
+fn misplaced() -> Error {
+    Error::config("an `@` after the `?`: a name and a password for Memcached (SASL) are not supported")
+}
+
 /// PHP's notion of a switch that is on.
 fn is_on(value: &str) -> bool {
     matches!(value.trim().to_ascii_lowercase().as_str(), "on" | "yes" | "true") || integer(value) != 0
@@ -382,8 +394,17 @@ mod tests {
         ] {
             assert_eq!(MemcachedConfig::from_url(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
         }
-        let error = MemcachedConfig::from_url("memcached://user:hunter2@host").unwrap_err();
-        assert!(error.to_string().contains("SASL") && !format!("{error:?}").contains("hunter2"));
+        for url in ["u:hunter2@h", "u:12?hunter2@h", "u:12?hunter@h", "u:12?lifetime=hunter2@h", "u:12?a=b&hunter2=@h"]
+        {
+            let error = MemcachedConfig::from_url(&format!("memcached://{url}")).unwrap_err();
+            assert!(error.to_string().contains("SASL") && !format!("{error:?}").contains("hunter"), "{url}: {error:?}");
+        }
+        for query in ["hunter2", "lifetime=hunter2", "x=1&Hunter"] {
+            let error = MemcachedConfig::from_url(&format!("memcached://u:12?{query}")).unwrap_err();
+            assert!(!format!("{error:?}").to_lowercase().contains("hunter"), "{query}: {error:?}");
+        }
+        let error = MemcachedConfig::from_url("memcached://a?prefx=1").unwrap_err();
+        assert!(error.to_string().contains("`prefx`"), "{error:?}");
     }
 
     fn settings(path: &str, others: &[(&str, &str)]) -> Result<MemcachedConfig> {

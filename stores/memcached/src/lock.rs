@@ -192,7 +192,8 @@ impl Held {
 
     /// For a commit: nothing renews or releases the lock meanwhile, and it was ours a moment ago.
     pub(crate) async fn confirmed(&self, deadline: &Deadline) -> Result<(MutexGuard<'_, State>, Item)> {
-        let mut state = self.state.lock().await;
+        // A renewal may be under way: it holds the state for as long as the server may take, longer than a request has.
+        let mut state = deadline.io(self.state.lock()).await?;
         if state.sure.elapsed() > SURE || matches!(state.item, Known::Unsure) {
             self.extend(&mut state, deadline).await.map_err(Failure::of_read)?;
         }

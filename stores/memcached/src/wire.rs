@@ -16,8 +16,10 @@ use crate::config::Address;
 
 /// A line is an answer's head; Memcached's own are far shorter.
 const LONGEST_LINE: usize = 8 << 10;
-/// Larger values than any server keeps are not waited for.
-const LARGEST_VALUE: usize = 1 << 30;
+/// Larger values than any server keeps are not waited for, whatever it says of its largest item.
+const LARGEST_VALUE: u64 = 1 << 30;
+/// How much room is made ahead of what has arrived: a length alone is only a word.
+const AHEAD: usize = 64 << 10;
 /// Values below this are copied out of the connection's buffer.
 const SMALL: usize = 4 << 10;
 
@@ -107,7 +109,7 @@ pub(crate) struct Facts {
 impl Facts {
     /// The server's time now, in seconds since 1970.
     pub(crate) fn time(&self) -> u64 {
-        self.time.0 + self.time.1.elapsed().as_secs()
+        self.time.0.saturating_add(self.time.1.elapsed().as_secs())
     }
 }
 
@@ -219,7 +221,7 @@ impl Conn {
     }
 
     async fn value(&mut self, length: usize) -> Result<Bytes> {
-        if length > LARGEST_VALUE {
+        if u64::try_from(length).map_or(true, |length| length > self.facts.item_size_max.min(LARGEST_VALUE)) {
             return Err(garbled());
         }
         let whole = length + 2;
@@ -242,7 +244,8 @@ impl Conn {
     }
 
     async fn more(&mut self, room: usize) -> Result<()> {
-        self.buffer.reserve(room);
+        // As much again as there is, so that a large value is not moved too often.
+        self.buffer.reserve(room.min(AHEAD.max(self.buffer.len())));
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -406,5 +409,33 @@ mod tests {
         ] {
             assert!(ask(two(), text.as_bytes(), usize::MAX).await.is_err(), "{text:.60?}");
         }
+    }
+
+    /// It is refused by its length, before it has come or the connection has ended.
+    #[tokio::test]
+    async fn a_value_above_the_servers_largest_item_is_no_answer() {
+        let error = ask(two(), b"HD c1\r\nVA 1048577 c1\r\n", usize::MAX).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_server_of_the_far_future_has_a_time() {
+        let begun = Instant::now().checked_sub(std::time::Duration::from_secs(2)).unwrap();
+        let facts = Facts { life: 0, item_size_max: 0, time: (u64::MAX, begun) };
+        assert_eq!(facts.time(), u64::MAX);
+    }
+
+    /// What a server says of a value's length makes no room for it before it has come.
+    #[tokio::test]
+    async fn a_length_alone_takes_no_memory() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut there, _) = listener.accept().await.unwrap();
+        there.write_all(b"VA 1000000000 c1\r\nabc").await.unwrap();
+        drop(there);
+        let mut conn = Conn::new(Stream::Tcp(here));
+        conn.facts.item_size_max = u64::MAX;
+        assert!(conn.exchange(&Flight::default().get(b"data", "v c")).await.is_err());
+        assert!(conn.buffer.capacity() <= 4 * AHEAD, "{}", conn.buffer.capacity());
     }
 }

@@ -261,6 +261,7 @@ impl fmt::Debug for SqlConfig {
             .field("server", &server)
             .field("layout", &self.layout)
             .field("connections", &(self.connections, self.lock_connections))
+            .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::util::{LIFE, Room, config, deadline, key, limits, one, own, payload, prefix, until};
 
 /// Rule 2's limit, and what a busy machine may add.
-const IO: Duration = Duration::from_millis(250);
+pub(crate) const IO: Duration = Duration::from_millis(250);
 const SLACK: Duration = Duration::from_secs(2);
 
 async fn load(store: &MemcachedStore, id: &str) -> Result<Option<Bytes>> {
@@ -22,11 +22,11 @@ async fn load(store: &MemcachedStore, id: &str) -> Result<Option<Bytes>> {
     Ok(record.map(|record| record.payload))
 }
 
-async fn write(store: &MemcachedStore, id: &str, text: &str) -> Result<Outcome> {
+pub(crate) async fn write(store: &MemcachedStore, id: &str, text: &str) -> Result<Outcome> {
     store.commit(&key(id), Expect::Any, payload(text.to_owned()), &limits(Duration::from_secs(1))).await
 }
 
-async fn create(store: &MemcachedStore, id: &str, text: &str) {
+pub(crate) async fn create(store: &MemcachedStore, id: &str, text: &str) {
     let made = store.commit(&key(id), Expect::Absent, payload(text.to_owned()), &deadline()).await;
     assert!(matches!(made, Ok(Outcome::Done(_))), "{made:?}");
 }
@@ -41,7 +41,7 @@ async fn recovery(store: &MemcachedStore) -> Duration {
     begun.elapsed()
 }
 
-async fn behind(server: &Memcached) -> (Proxy, MemcachedStore) {
+pub(crate) async fn behind(server: &Memcached) -> (Proxy, MemcachedStore) {
     let proxy = Proxy::new(server.addr()).await;
     let config = MemcachedConfig::from_url(&format!("memcached://{}", proxy.addr)).unwrap();
     let config = config.prefix(&proxy.prefix).lock_expire(Duration::from_secs(3));

@@ -13,6 +13,8 @@ mod php;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod renewal;
+#[cfg(test)]
 mod ring;
 #[cfg(test)]
 mod trips;
