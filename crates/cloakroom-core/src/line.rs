@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{Deadline, Error, ErrorKind, Key, Result};
 
-/// So many may wait for one lock within a process, in every store; whoever comes then is turned away at once. A visitor
+/// So many may wait for one lock within a process; whoever comes then is turned away at once. A visitor
 /// sends a handful of requests in parallel. Thousands under one id are an attack, and each of them holds a connection.
 pub const MOST_WAITING: usize = 500;
 

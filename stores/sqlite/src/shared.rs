@@ -1,9 +1,10 @@
 //! What all clones of a store share, and the way of a call to the threads that read and write.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use cloakroom_core::line::Lines;
+use cloakroom_core::line::{Lines, MOST_WAITING, too_many};
 use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
@@ -43,7 +44,18 @@ pub(crate) struct Shared {
     lines: Lines,
     /// The line for the whole database. First come, first served, as those for single records.
     gate: Arc<Semaphore>,
+    /// How many stand in it.
+    waiting: AtomicUsize,
     jobs: mpsc::Sender<Job>,
+}
+
+/// A place in the line for the whole database.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Base {
@@ -74,6 +86,7 @@ impl Shared {
             swept_to: Mutex::default(),
             lines: Lines::default(),
             gate: Arc::new(Semaphore::new(GATE as usize)),
+            waiting: AtomicUsize::new(0),
             jobs,
         })
     }
@@ -110,8 +123,14 @@ impl Shared {
         if let Ok(permit) = Arc::clone(gate).try_acquire_many_owned(parts) {
             return Ok(permit.into());
         }
+        let place = Waiting(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+            return Err(too_many());
+        }
         let begun = Instant::now();
-        match timeout_at(deadline.wait_until(), Arc::clone(gate).acquire_many_owned(parts)).await {
+        let turn = timeout_at(deadline.wait_until(), Arc::clone(gate).acquire_many_owned(parts)).await;
+        drop(place);
+        match turn {
             Ok(Ok(permit)) => Ok(permit.into()),
             Ok(Err(_)) | Err(_) => Err(Error::locked(begun.elapsed())),
         }

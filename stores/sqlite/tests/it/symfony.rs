@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cloakroom_core::line::MOST_WAITING;
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{ErrorKind, Store};
 use cloakroom_store_sqlite::{LockMode, SqliteConfig, SqliteStore, Symfony};
@@ -302,4 +303,33 @@ async fn names_of_tables_and_columns_are_the_applications() {
     // What is no text can be no id there.
     let error = store.load(&cloakroom_core::Key::from_bytes(*b"\xff"), &wait(1000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
+}
+
+/// The line for the whole database has an end, as the lines for single sessions have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_for_the_database_has_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?layout=symfony&lock=transactional&migrate=yes", dir.path().join("s.db").display());
+    let store = SqliteStore::open(SqliteConfig::from_url(&url).unwrap()).await.unwrap();
+    let held = store.lock(&key("held"), Claim::New, &wait(1000)).await.unwrap().unwrap();
+    let all: Vec<_> = (0..MOST_WAITING + 50)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let commit = store.commit(&key(&format!("n{n}")), Expect::Absent, payload("x"), &wait(60_000)).await;
+                commit.map(drop).map_err(|error| error.kind())
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    while all.iter().filter(|one| one.is_finished()).count() < 50 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody is turned away");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    held.lease.release().await;
+    let mut turned_away = 0;
+    for one in all {
+        turned_away += usize::from(one.await.unwrap() == Err(ErrorKind::Locked));
+    }
+    assert_eq!(turned_away, 50);
 }
