@@ -12,8 +12,8 @@ use crate::{Error, Result};
 ///
 /// The time for talking to the store is one budget for a whole request: each [`io`](Deadline::io) takes from it what
 /// it used beyond a fiftieth of the budget, so that a store that answers quickly can be asked as often as one likes. After
-/// the head of the response has left, each verb has a budget of its own. Waiting for a live holder of a lock does not count in it and has a limit of its own, which runs from
-/// the moment the call was begun.
+/// the head of the response has left, each verb has a budget of its own. Waiting for a live holder of a lock does not
+/// count in it and has a limit of its own, which runs from the moment the call was begun.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     budget: Arc<Budget>,

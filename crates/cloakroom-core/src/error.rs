@@ -119,6 +119,25 @@ impl Error {
         Error::new(ErrorKind::Config, message)
     }
 
+    /// An option of a store's address that there is not: [`ErrorKind::Config`]. `address` completes "… has no option".
+    ///
+    /// A password with a `?` in it makes a query of its rest. So the name is repeated only where it looks like that of
+    /// an option, mistyped at worst, and no `@` stands behind it.
+    #[cold]
+    pub fn unknown_option(address: &str, name: &str, query: &str) -> Error {
+        if query.contains('@') {
+            return Error::config(format!(
+                "{address} has no such option; if a password was meant, its ? is written %3F and its @ %40"
+            ));
+        }
+        let is_name = name.len() <= 30 && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'-'));
+        Error::config(if is_name {
+            format!("{address} has no option `{name}`")
+        } else {
+            format!("{address} has no option of such a name")
+        })
+    }
+
     /// Keeps `source` as the cause of this error.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.0.source = Some(source.into());

@@ -19,10 +19,16 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::Settings => f.write_str("Settings"),
-            Source::Url(url) => write!(f, "Url({}:)", url.split(':').next().unwrap_or_default()),
+            Source::Url(url) => write!(f, "Url({}:)", url.split_once(':').map_or("", |(scheme, _)| shown(scheme))),
             Source::Store(store) => store.fmt(f),
         }
     }
+}
+
+/// A scheme that may be shown: what stands before the first colon of a URL that lacks one may be a name with a password.
+fn shown(scheme: &str) -> &str {
+    let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'-'));
+    if is_scheme { scheme } else { "…" }
 }
 
 /// Boxed, so that no user's future carries the types of every client along.
@@ -50,7 +56,7 @@ async fn by_url(url: &str, settings: &Settings) -> Opened {
         | "rediss+sentinel" => redis::by_url(url, settings).await,
         "postgres" | "postgresql" | "mysql" | "mariadb" => sql::by_url(url, settings).await,
         "sqlite" => sqlite::by_url(url, settings).await,
-        scheme => Err(Error::config(format!("no store has URLs that begin with {scheme}:"))),
+        scheme => Err(Error::config(format!("no store has URLs that begin with {}:", shown(scheme)))),
     }
 }
 

@@ -194,8 +194,7 @@ impl MemcachedConfig {
             "connections" => self.connections = value.parse().map_err(|source| bad().with_source(source))?,
             "max_aside" => self.max_aside = value.parse().map_err(|source| bad().with_source(source))?,
             "aside_lifetime" => self.aside_lifetime = seconds()?,
-            name if is_name(name) => return Err(Error::config(format!("the Memcached store has no setting `{name}`"))),
-            _ => return Err(Error::config("the Memcached store has no setting of such a name")),
+            _ => return Err(Error::unknown_option("a Memcached address", name, "")),
         }
         Ok(())
     }
@@ -302,11 +301,6 @@ fn hash(setting: &str, name: &str) -> Result<Hash> {
         "modula" if setting == "hash" => Ok(Hash::Modula),
         _ => Err(Error::config(format!("{setting} is ketama or ketama_weighted"))),
     }
-}
-
-/// Whether this may be the name of an option, mistyped at worst, and no part of a password.
-fn is_name(name: &str) -> bool {
-    name.len() <= 30 && name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-'))
 }
 
 /// A `?` in a password makes a query of the rest of it, so that nothing of the query may be repeated.

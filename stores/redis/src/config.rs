@@ -31,7 +31,8 @@ pub struct RedisConfig {
     pub wait: u32,
     /// How long they may take for it; 0.1 s.
     pub wait_timeout: Duration,
-    /// Read from replicas, which may be behind; a session that they do not have is looked for at the master. Only with sentinels and on a cluster; off.
+    /// Read from replicas, which may be behind; a session that they do not have is looked for at the master. Only with
+    /// sentinels and on a cluster; off.
     pub replica: bool,
     /// Whether PHP takes part in the locks, as far as is known: `redis.session.locking_enabled`. It is told on, and
     /// changes nothing: cloakroom always locks. On.

@@ -349,7 +349,7 @@ impl Inner {
             Reply::Lost(there) => {
                 drop(lease.take().and_then(RedisLease::settle));
                 if there {
-                    return Err(Error::new(ErrorKind::Conflict, "write a session whose lock was lost meanwhile"));
+                    return Err(Error::lock_lost());
                 }
                 Outcome::Gone
             }

@@ -115,7 +115,7 @@ impl Options {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !options.set(name, decode_text(value)?, kind)? {
-                return Err(unknown_option(name, query));
+                return Err(Error::unknown_option("this kind of Redis address", name, query));
             }
         }
         Ok(options)
@@ -187,21 +187,6 @@ impl Options {
         let prefix = self.prefix;
         let layout = if self.tagged { Layout::Tagged { prefix } } else { Layout::Php { prefix } };
         Ok(RedisConfig { servers, layout, ..self.config })
-    }
-}
-
-/// Repeats the name only where it can be no part of a password: one with a `?` in it ends up among the options.
-fn unknown_option(name: &str, query: &str) -> Error {
-    if query.contains('@') {
-        return Error::config(
-            "this kind of Redis address has no such option; was a password meant, its ? is written %3F",
-        );
-    }
-    let is_name = name.len() <= 30 && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'-'));
-    if is_name {
-        Error::config(format!("this kind of Redis address has no option `{name}`"))
-    } else {
-        Error::config("this kind of Redis address has no such option")
     }
 }
 

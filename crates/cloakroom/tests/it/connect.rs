@@ -27,6 +27,14 @@ async fn what_is_wrong_is_said() {
         assert_eq!(error.kind(), ErrorKind::Config, "{url}: {error:?}");
         assert!(error.to_string().contains(part), "{url}: {error}");
     }
+    // Passwords in odd places.
+    for url in ["hunter2@localhost:6379", "app:hunter2@h/db", "user:x?hunter2@h", "hunter2@localhost"] {
+        let builder = Cloakroom::builder().url(url);
+        let shown = format!("{builder:?}");
+        let error = builder.build().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        assert!(!format!("{shown} {error:?} {error}").contains("hunter2"), "{url}: {shown} {error:?}");
+    }
     let mut settings = Settings::php();
     settings.save_handler = "redisk".into();
     let error = Cloakroom::builder().settings(settings).build().await.unwrap_err();

@@ -108,14 +108,39 @@ async fn live(room: &Cloakroom, heard: &Heard, spoil: impl Fn(&str)) -> Vec<Stri
     ids
 }
 
-#[tokio::test]
-async fn nothing_secret_gets_out() {
+/// What the log of this thread says, at all levels, for as long as the guard lives.
+fn listen() -> (Heard, tracing::subscriber::DefaultGuard) {
     let heard = Heard::default();
     let writer = heard.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    (heard, tracing::subscriber::set_default(subscriber))
+}
 
+/// A handle of one's own that is forgotten: its data are lost, but not in silence.
+#[tokio::test]
+async fn a_start_that_nobody_finished_is_in_the_log() {
+    let (heard, _guard) = listen();
+    let room = Cloakroom::connect("memory:").await.unwrap();
+    for finished in [true, false] {
+        let session = begin(&room, None);
+        let mut s = session.start().await.unwrap();
+        s.set("secret", CONTENT).unwrap();
+        drop(s);
+        if finished {
+            end(&room, session, &heard).await;
+        } else {
+            drop(session);
+        }
+        let log = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.contains("never finished"), !finished, "{log}");
+        assert!(!log.contains(CONTENT));
+    }
+}
+
+#[tokio::test]
+async fn nothing_secret_gets_out() {
+    let (heard, _guard) = listen();
     let mut settings = Settings::php();
     settings.update_wait = Duration::from_millis(50);
     let directory = tempfile::tempdir().unwrap();
