@@ -4,6 +4,7 @@
 mod cancel;
 mod faults;
 mod lock_first;
+mod one_lock;
 mod races;
 mod rotate;
 mod start;
