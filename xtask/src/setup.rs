@@ -157,7 +157,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         name: "root",
-        source: Source::Advice("start the tests as root"),
+        source: Source::Advice("cargo xtask test, as root"),
         needed_for: "full disks (a tmpfs) and files of other users, in the files and SQLite stores",
         found: is_root,
         may_be_skipped: true,
@@ -422,6 +422,15 @@ mod tests {
         let told = install(&missing, Install::Impossible).unwrap_err();
         let command = "Run: sudo apt-get install --yes --no-install-recommends gone-cli && rustup component add lint\n";
         assert!(told.contains(command) && told.contains("CLOAKROOM_SKIP=gone,lint"), "{told}");
+    }
+
+    #[test]
+    fn what_cannot_be_installed_is_said() {
+        static ROOT_ONLY: &[Need] = &[need("root", Source::Advice("cargo xtask test, as root"), || false)];
+        let told = advice(&all(ROOT_ONLY));
+        assert!(told.contains("Run: start the tests as root") || told.contains("cargo xtask test, as root"), "{told}");
+        assert!(told.contains("CLOAKROOM_SKIP=root"), "{told}");
+        assert_eq!(setup(&all(ROOT_ONLY)).unwrap_err(), told);
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod key;
 mod loose;
 mod number;
 mod options;
+#[cfg(test)]
+mod random;
 mod scan;
 mod ser;
 pub mod serde_mapping;

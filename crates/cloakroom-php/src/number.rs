@@ -190,16 +190,12 @@ fn shape(out: &mut Vec<u8>, digits: &[u8], exponent: i32, limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn short_floats_are_read_as_long_ones_are() {
-        let mut state = 5_u64;
-        let mut random = |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 20) % below
-        };
+        let mut random = Random::new(5);
+        let mut random = |below: u64| (random.next() >> 20) % below;
         let mut short = 0;
         for _ in 0..300_000 {
             let power = 10_u64.pow(u32::try_from(random(17)).unwrap());
@@ -222,12 +218,10 @@ mod tests {
     #[test]
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
     fn few_digits_are_the_shortest() {
-        let mut state = 9_u64;
+        let mut random = Random::new(9);
         let mut few = 0;
         for _ in 0..300_000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
+            let state = random.next();
             let below = 10_i64.pow(u32::try_from(state % 17).unwrap());
             let n = i64::try_from(state >> 8).unwrap() % below;
             let places = usize::try_from((state >> 5) % 9).unwrap();

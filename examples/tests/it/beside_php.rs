@@ -77,8 +77,15 @@ fn nothing_is_lost_beside_php_in_memcached() {
     check(&format!("memcached://{}", server.addr()), &settings(&["igbinary", "msgpack", "memcached"], &pairs));
 }
 
-/// Symfony's `PdoSessionHandler` in its locking modes, and its numbers of them.
-const MODES: [(&str, u8); 2] = [("advisory", 1), ("transactional", 2)];
+/// Beside Symfony's `PdoSessionHandler` in both of its locking modes, each in a database of its own: `place` makes it and
+/// gives its URL with a first option, and what PHP calls it, with its user.
+fn check_symfony(extensions: &[&str], place: impl Fn(&str) -> (String, String)) {
+    for (lock, mode) in [("advisory", 1), ("transactional", 2)] {
+        let (url, dsn_and_user) = place(lock);
+        let url = format!("{url}&layout=symfony&lock={lock}&migrate=yes");
+        check(&url, &settings(extensions, &[("races.pdo", &format!("{dsn_and_user} {mode}"))]));
+    }
+}
 
 #[test]
 fn nothing_is_lost_beside_symfony_in_postgresql() {
@@ -86,12 +93,10 @@ fn nothing_is_lost_beside_symfony_in_postgresql() {
         return;
     }
     let server = Postgres::start(&[]).unwrap();
-    for (lock, mode) in MODES {
-        server.sql("postgres", &format!("CREATE DATABASE {lock}")).unwrap();
-        let url = format!("{}?sslmode=disable&layout=symfony&lock={lock}&migrate=yes", server.url(lock));
-        let pdo = format!("{} postgres {mode}", server.dsn(lock));
-        check(&url, &settings(&["pdo", "pdo_pgsql", "ctype"], &[("races.pdo", &pdo)]));
-    }
+    check_symfony(&["pdo", "pdo_pgsql", "ctype"], |database| {
+        server.sql("postgres", &format!("CREATE DATABASE {database}")).unwrap();
+        (format!("{}?sslmode=disable", server.url(database)), format!("{} postgres", server.dsn(database)))
+    });
 }
 
 #[test]
@@ -100,12 +105,10 @@ fn nothing_is_lost_beside_symfony_in_mariadb() {
         return;
     }
     let server = MariaDb::start(&[]).unwrap();
-    for (lock, mode) in MODES {
-        server.sql("mysql", &format!("CREATE DATABASE {lock}")).unwrap();
-        let url = format!("{}?sslmode=disabled&layout=symfony&lock={lock}&migrate=yes", server.url(lock));
-        let pdo = format!("{} root {mode}", server.dsn(lock));
-        check(&url, &settings(&["mysqlnd", "pdo", "pdo_mysql", "ctype"], &[("races.pdo", &pdo)]));
-    }
+    check_symfony(&["mysqlnd", "pdo", "pdo_mysql", "ctype"], |database| {
+        server.sql("mysql", &format!("CREATE DATABASE {database}")).unwrap();
+        (format!("{}?sslmode=disabled", server.url(database)), format!("{} root", server.dsn(database)))
+    });
 }
 
 /// SQLite has no smaller lock than that of the whole database.

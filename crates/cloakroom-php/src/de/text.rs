@@ -52,16 +52,12 @@ impl<'a> Checked<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn what_is_checked_together_is_text_where_each_is() {
-        let mut state = 3_u64;
-        let mut random = |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).unwrap() % below
-        };
+        let mut random = Random::new(3);
+        let mut random = |below| random.below(below);
         let (mut good, mut bad) = (0, 0);
         for _ in 0..3000 {
             let mut buf = Vec::new();

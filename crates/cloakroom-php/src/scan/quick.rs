@@ -349,6 +349,8 @@ pub(crate) fn until_bar(rest: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use crate::random::Random;
+
     use super::super::{Sink, Walker, thorough};
     use super::*;
 
@@ -400,13 +402,8 @@ mod tests {
 
     #[test]
     fn what_is_read_quickly_reads_the_same_thoroughly() {
-        let mut state = 99_u64;
-        let mut random = |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).unwrap() % below.max(1)
-        };
+        let mut random = Random::new(99);
+        let mut random = |below| random.below(below);
         let (mut heads, mut keys, mut whole, mut wrong) = (0, 0, 0, 0);
         for _ in 0..40_000 {
             let bytes = damaged(&mut random);
