@@ -19,6 +19,7 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Once;
 
 use cloakroom_core::{Error, Result, Tag};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -35,9 +36,9 @@ const SECTOR: usize = 512;
 /// Magic and nine numbers.
 const HEADER: usize = MAGIC.len() + 9 * 8;
 
-/// A redo that lies on the disk, complete.
+/// A redo that lies on the disk, complete; or none, where there is no place for it.
 pub(crate) struct Redo<'a> {
-    directory: OwnedFd,
+    directory: Option<OwnedFd>,
     name: Vec<u8>,
     site: &'a Site,
     target: &'a Target,
@@ -50,7 +51,8 @@ pub(crate) struct Signed<'a> {
 }
 
 impl<'a> Redo<'a> {
-    /// Writes the redo down.
+    /// Writes the redo down. Where another user has planted something in the place of its directory, as anybody can in
+    /// Debian's save path, PHP's own safety has to do: to refuse every larger change would be what that user wants.
     pub(crate) fn prepare(
         site: &'a Site,
         target: &'a Target,
@@ -60,18 +62,25 @@ impl<'a> Redo<'a> {
         new: &[u8],
     ) -> Result<Redo<'a>> {
         let durable = site.config.durability == Durability::Data;
-        let directory = side::open_or_make(site, seen.uid)?;
-        let name = name(target);
-        let redo = Redo { directory, name, site, target };
+        let directory = side::open_or_make_unless_planted(site, seen.uid)?;
+        let redo = Redo { directory, name: name(target), site, target };
+        let Some(directory) = &redo.directory else {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                let path = site.config.path.display();
+                tracing::error!(%path, uid = seen.uid, "somebody else's .cloakroom-UID lies among the sessions: changes are made without a redo");
+            });
+            return Ok(redo);
+        };
         let change = Change::new(seen, range, old, new, durable);
-        let written = redo.create(seen).and_then(|file| {
+        let written = redo.create(directory, seen).and_then(|file| {
             let [header, checksum] = change.frame();
             for part in [&header[..], change.old, change.new, &checksum[..]] {
                 write_all(&file, part)?;
             }
             if durable {
                 rustix::fs::fsync(&file)?;
-                rustix::fs::fsync(&redo.directory)?;
+                rustix::fs::fsync(directory)?;
             }
             Ok(())
         });
@@ -84,13 +93,13 @@ impl<'a> Redo<'a> {
         }
     }
 
-    fn create(&self, seen: &Seen) -> Result<OwnedFd, Errno> {
+    fn create(&self, directory: &OwnedFd, seen: &Seen) -> Result<OwnedFd, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(&self.directory, &self.name[..], flags, Mode::RUSR | Mode::WUSR);
+        let open = || rustix::fs::openat(directory, &self.name[..], flags, Mode::RUSR | Mode::WUSR);
         let file = match open() {
             // Left behind by root.
             Err(Errno::ACCESS) => {
-                rustix::fs::unlinkat(&self.directory, &self.name[..], AtFlags::empty())?;
+                rustix::fs::unlinkat(directory, &self.name[..], AtFlags::empty())?;
                 open()?
             }
             other => other?,
@@ -101,6 +110,9 @@ impl<'a> Redo<'a> {
 
     /// Puts the sign on the session file: from now on whoever opens it looks for the redo.
     pub(crate) fn sign(self, file: BorrowedFd<'_>, seen: &Seen) -> Result<Signed<'a>> {
+        if self.directory.is_none() {
+            return Ok(Signed { redo: self, signed: false });
+        }
         match rustix::fs::fchmod(file, Mode::from_raw_mode(seen.mode | PENDING)) {
             Ok(()) => {
                 if self.site.config.durability == Durability::Data {
@@ -112,8 +124,7 @@ impl<'a> Redo<'a> {
                 // Only the owner may sign. Without it PHP's own safety has to do, as PHP's own mode 0660 would have it.
                 tracing::debug!(session = %Tag::of(self.target.id()), %errno, "change a session file without a redo");
                 self.forget();
-                let Redo { directory, name, site, target } = self;
-                Ok(Signed { redo: Redo { directory, name, site, target }, signed: false })
+                Ok(Signed { redo: self, signed: false })
             }
         }
     }
@@ -121,7 +132,9 @@ impl<'a> Redo<'a> {
     /// Removes a redo that is not needed.
     pub(crate) fn forget(&self) {
         // One that stays without the sign is never looked at, and swept.
-        let _ = rustix::fs::unlinkat(&self.directory, &self.name[..], AtFlags::empty());
+        if let Some(directory) = &self.directory {
+            let _ = rustix::fs::unlinkat(directory, &self.name[..], AtFlags::empty());
+        }
     }
 }
 

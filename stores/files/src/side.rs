@@ -29,26 +29,52 @@ fn path(site: &Site, uid: u32) -> Result<CString> {
     CString::new(path).map_err(|_| Error::config("the save path holds a NUL byte"))
 }
 
-/// `None` if there is none.
+/// `None` if there is none. One that somebody else has planted is an error.
 pub(crate) fn open(site: &Site, uid: u32) -> Result<Option<OwnedFd>> {
+    match find(site, uid)? {
+        Found::Ours(directory) => Ok(Some(directory)),
+        Found::Missing => Ok(None),
+        Found::Planted => Err(planted()),
+    }
+}
+
+enum Found {
+    Ours(OwnedFd),
+    Missing,
+    /// In a directory that everybody may write to, another user has made it first, or a link in its place.
+    Planted,
+}
+
+#[cold]
+fn planted() -> Error {
+    Error::unavailable("the directory .cloakroom-UID in the save path belongs to somebody else")
+}
+
+fn find(site: &Site, uid: u32) -> Result<Found> {
     let path = path(site, uid)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
         Ok(directory) => directory,
-        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::NOENT) => return Ok(Found::Missing),
+        Err(Errno::ACCESS | Errno::LOOP | Errno::NOTDIR) => return Ok(Found::Planted),
         Err(errno) => return Err(failed("open the directory .cloakroom-UID", errno)),
     };
     let stat = rustix::fs::fstat(&directory).map_err(|errno| failed("open the directory .cloakroom-UID", errno))?;
-    // In a directory that everybody may write to, another user may have made it first.
-    if (stat.st_uid != uid && stat.st_uid != 0) || stat.st_mode & 0o022 != 0 {
-        return Err(Error::unavailable("the directory .cloakroom-UID in the save path belongs to somebody else"));
-    }
-    Ok(Some(directory))
+    let planted = (stat.st_uid != uid && stat.st_uid != 0) || stat.st_mode & 0o022 != 0;
+    Ok(if planted { Found::Planted } else { Found::Ours(directory) })
 }
 
+/// An error if somebody else has planted it.
 pub(crate) fn open_or_make(site: &Site, uid: u32) -> Result<OwnedFd> {
-    if let Some(directory) = open(site, uid)? {
-        return Ok(directory);
+    open_or_make_unless_planted(site, uid)?.ok_or_else(planted)
+}
+
+/// `None` if somebody else has planted it.
+pub(crate) fn open_or_make_unless_planted(site: &Site, uid: u32) -> Result<Option<OwnedFd>> {
+    match find(site, uid)? {
+        Found::Ours(directory) => return Ok(Some(directory)),
+        Found::Planted => return Ok(None),
+        Found::Missing => {}
     }
     let made = rustix::fs::mkdir(&path(site, uid)?, Mode::RWXU);
     if let Err(errno) = made
@@ -56,9 +82,13 @@ pub(crate) fn open_or_make(site: &Site, uid: u32) -> Result<OwnedFd> {
     {
         return Err(failed("make the directory .cloakroom-UID", errno));
     }
-    let directory = open(site, uid)?.ok_or_else(|| failed("make the directory .cloakroom-UID", Errno::NOENT))?;
+    let directory = match find(site, uid)? {
+        Found::Ours(directory) => directory,
+        Found::Planted => return Ok(None),
+        Found::Missing => return Err(failed("make the directory .cloakroom-UID", Errno::NOENT)),
+    };
     give_to(&directory, uid).map_err(|errno| failed("make the directory .cloakroom-UID", errno))?;
-    Ok(directory)
+    Ok(Some(directory))
 }
 
 /// What root makes for a session of somebody else is to be that user's.
