@@ -169,7 +169,10 @@ impl Store for FilesStore {
                 Glance::Unsure(mut record, seen) => {
                     match &earlier {
                         Some((at, before, bytes)) if *before == seen.inode && *bytes == record.payload => {
-                            let recent = (0..RECENT).contains(&(file::now() - seen.ctime));
+                            // By the time before it was read: since then the reader may have had no CPU, and a
+                            // write that is under way now would look old.
+                            let then = file::now() - file::nanos(started.elapsed());
+                            let recent = (-RECENT..RECENT).contains(&(then - seen.ctime));
                             if started - *at >= APART && !recent {
                                 record.tentative = true;
                                 return Ok(Some(record));
