@@ -122,7 +122,16 @@ impl Process {
 
     /// Stops the whole process group in its tracks: it holds its connections and answers nothing.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let group = self.id().to_string();
+        for entry in fs::read_dir("/proc").doing(|| format!("looking for the processes of {}", self.name))?.flatten() {
+            // `PID (NAME) STATE PPID PGRP …`, and a name may hold anything.
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            if stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)) == Some(group.as_str()) {
+                until_stopped(&entry.path());
+            }
+        }
+        Ok(())
     }
 
     /// Lets a paused process group go on.
@@ -151,6 +160,23 @@ impl Drop for Process {
         // The child has not been waited for yet, so its id, and with it the group's, still belongs to it. Errors mean: already gone.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until every thread of a process in /proc stands still: a signal is on its way for a moment, and on a busy
+/// machine a server answers meanwhile.
+pub(crate) fn until_stopped(process: &Path) {
+    let begun = Instant::now();
+    let runs = || {
+        let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        threads.into_iter().any(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+            state.is_some_and(|state| !matches!(state, "T" | "t" | "Z" | "X"))
+        })
+    };
+    while runs() && begun.elapsed() < STARTING {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

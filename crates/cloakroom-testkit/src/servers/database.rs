@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Doing, Failure, Result};
-use crate::process::{Process, as_ordinary_user, give_to_ordinary_user};
+use crate::process::{Process, as_ordinary_user, give_to_ordinary_user, until_stopped};
 
 /// Runs a server again and again, while the file `$1` is there. The directory `$2` goes when this script does, however
 /// that ends: the server lies in a `static`, which is never dropped.
@@ -102,6 +102,9 @@ impl Database {
         for pid in all {
             // One that has ended meanwhile needs no signal.
             let _ = kill_process(pid, signal);
+            if signal == Signal::STOP {
+                until_stopped(&Path::new("/proc").join(pid.as_raw_nonzero().to_string()));
+            }
         }
         Ok(())
     }
