@@ -4,19 +4,24 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::request::Parts;
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
-use crate::{Clock, DynStore, Error, Random, Result, Session, SessionId, Settings, Store, SystemClock, SystemRandom};
+use crate::{
+    Clock, DynStore, Error, Random, Result, Session, SessionId, Settings, Store, SystemClock, SystemRandom, Tasks,
+};
 
 /// How many records a step of sweeping looks at before it lets others run.
 const SWEEP_STEP: usize = 500;
 /// A request that lets expired records be swept away shall not feel it, nor those that come with it.
 const SWEEP_DELAY: Duration = Duration::from_secs(1);
+/// How long a store may take to come to rest when the program ends. What it has not given back by then runs out.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// What all requests share. Cloning it is cheap and gives the same one.
 ///
@@ -31,15 +36,14 @@ pub(crate) struct EngineParts {
     pub(crate) store: Arc<dyn DynStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
-    tasks: Arc<Tasks>,
+    tasks: Tasks,
+    draws: Arc<Draws>,
 }
 
-/// Work that outlives the request that began it.
+/// For PHP's draws.
 #[derive(Default)]
-struct Tasks {
-    running: AtomicUsize,
+struct Draws {
     starts: AtomicU64,
-    ended: Notify,
     sweeping: AtomicBool,
 }
 
@@ -57,7 +61,7 @@ impl Engine {
         random: Arc<dyn Random>,
     ) -> Result<Engine> {
         settings.check()?;
-        let parts = EngineParts { settings, store, clock, random, tasks: Arc::default() };
+        let parts = EngineParts { settings, store, clock, random, tasks: Tasks::default(), draws: Arc::default() };
         Ok(Engine { parts: Arc::new(parts) })
     }
 
@@ -65,9 +69,10 @@ impl Engine {
     /// PHP's business and are not checked.
     #[must_use]
     pub fn reconfigured(&self, settings: Settings, store: Arc<dyn DynStore>) -> Engine {
-        let EngineParts { clock, random, tasks, .. } = &*self.parts;
-        let (clock, random, tasks) = (Arc::clone(clock), Arc::clone(random), Arc::clone(tasks));
-        Engine { parts: Arc::new(EngineParts { settings, store, clock, random, tasks }) }
+        let EngineParts { clock, random, tasks, draws, .. } = &*self.parts;
+        let (clock, random) = (Arc::clone(clock), Arc::clone(random));
+        let (tasks, draws) = (tasks.clone(), Arc::clone(draws));
+        Engine { parts: Arc::new(EngineParts { settings, store, clock, random, tasks, draws }) }
     }
 
     /// The settings.
@@ -99,15 +104,12 @@ impl Engine {
         session.finish(out).await
     }
 
-    /// Waits until all work that outlived its request is done.
+    /// Waits until all work that outlived its request is done, and until the store has given back the locks of requests
+    /// that were dropped. A store that cannot, because its server is away, is waited for two seconds.
     pub async fn shutdown(&self) {
-        let tasks = &self.parts.tasks;
-        loop {
-            let ended = tasks.ended.notified();
-            if tasks.running.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            ended.await;
+        self.parts.tasks.ended().await;
+        if timeout(SETTLING, self.parts.store.settle()).await.is_err() {
+            tracing::warn!("some locks on sessions could not be given back in time: they end by themselves");
         }
     }
 
@@ -146,11 +148,11 @@ impl Engine {
             return;
         }
         // A count in the place of PHP's random numbers: as often, and for less.
-        let count = self.parts.tasks.starts.fetch_add(1, Ordering::Relaxed) % gc_divisor.unsigned_abs();
+        let count = self.parts.draws.starts.fetch_add(1, Ordering::Relaxed) % gc_divisor.unsigned_abs();
         let hit = count >= gc_divisor.saturating_sub(gc_probability).unsigned_abs() || gc_probability >= gc_divisor;
-        if hit && !self.parts.tasks.sweeping.swap(true, Ordering::AcqRel) {
+        if hit && !self.parts.draws.sweeping.swap(true, Ordering::AcqRel) {
             let engine = self.clone();
-            let sweeping = Sweeping(Arc::clone(&self.parts.tasks));
+            let sweeping = Sweeping(Arc::clone(&self.parts.draws));
             self.spawn(async move {
                 let _sweeping = sweeping;
                 tokio::time::sleep(SWEEP_DELAY).await;
@@ -168,12 +170,9 @@ impl Engine {
 
     /// Starts work that runs to its end whatever becomes of the request; without a runtime it is dropped.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let task = TaskGuard::new(&self.parts.tasks);
-        runtime.spawn(async move {
-            work.await;
-            drop(task);
-        });
+        if let Ok(runtime) = Handle::try_current() {
+            self.parts.tasks.spawn(&runtime, work);
+        }
     }
 
     /// Runs work of several steps to its end even if the request that waits for it is dropped.
@@ -181,40 +180,18 @@ impl Engine {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let task = TaskGuard::new(&self.parts.tasks);
-        let work = tokio::spawn(async move {
-            let done = work.await;
-            drop(task);
-            done
-        });
+        let work = self.parts.tasks.spawn(&Handle::current(), work);
         work.await
             .unwrap_or_else(|error| Err(Error::unavailable("the work on the session broke off").with_source(error)))
     }
 }
 
 /// Ends with the sweeping, however that ends: a runtime that goes away drops it.
-struct Sweeping(Arc<Tasks>);
+struct Sweeping(Arc<Draws>);
 
 impl Drop for Sweeping {
     fn drop(&mut self) {
         self.0.sweeping.store(false, Ordering::Release);
-    }
-}
-
-struct TaskGuard(Arc<Tasks>);
-
-impl TaskGuard {
-    fn new(tasks: &Arc<Tasks>) -> TaskGuard {
-        tasks.running.fetch_add(1, Ordering::AcqRel);
-        TaskGuard(Arc::clone(tasks))
-    }
-}
-
-impl Drop for TaskGuard {
-    fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.ended.notify_waiters();
-        }
     }
 }
 

@@ -27,6 +27,7 @@ mod random;
 mod session;
 mod settings;
 pub mod store;
+mod tasks;
 
 pub use cloakroom_php::{AsKey, Bag, Format, KeyRef, Value};
 pub use clock::{Clock, SystemClock};
@@ -39,3 +40,4 @@ pub use random::{Random, SystemRandom};
 pub use session::{Session, StartOptions, Started};
 pub use settings::{Settings, is_odd_number, is_per_directory};
 pub use store::{DynStore, Key, Store};
+pub use tasks::{Running, Task, Tasks};

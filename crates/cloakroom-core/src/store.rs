@@ -59,6 +59,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// touched meanwhile. The next call goes on where this one ended.
     fn sweep(&self, step: usize) -> impl Future<Output = Result<Swept>> + Send;
 
+    /// Waits until the store has done what it does beside its callers, above all giving back the locks of leases that
+    /// were dropped; [`Tasks`](crate::Tasks) counts that. It is called when a program ends, so that those who come
+    /// next find no lock that only runs out.
+    fn settle(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// The second part of the contract, for stores that can tell what they hold.
     fn as_list(&self) -> Option<&dyn List> {
         None
@@ -382,6 +389,8 @@ pub trait DynStore: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Outcome>>;
     /// [`Store::sweep`].
     fn sweep(&self, step: usize) -> BoxFuture<'_, Result<Swept>>;
+    /// [`Store::settle`].
+    fn settle(&self) -> BoxFuture<'_, ()>;
     /// [`Store::as_list`].
     fn as_list(&self) -> Option<&dyn List>;
 }
@@ -411,6 +420,10 @@ impl<S: Store> DynStore for S {
 
     fn sweep(&self, step: usize) -> BoxFuture<'_, Result<Swept>> {
         Box::pin(Store::sweep(self, step))
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Store::settle(self))
     }
 
     fn as_list(&self) -> Option<&dyn List> {

@@ -319,6 +319,10 @@ impl<S: Store> Store for Faulty<S> {
         Ok(swept)
     }
 
+    async fn settle(&self) {
+        self.store.settle().await;
+    }
+
     fn as_list(&self) -> Option<&dyn List> {
         self.store.as_list()
     }

@@ -112,9 +112,14 @@ impl Cloakroom {
         self.engine.sweep().await
     }
 
-    /// Waits until all work that outlived its request is done: call it when the server has stopped.
+    /// Waits until all work that outlived its request is done, and all locks are given back: call it when the server has
+    /// stopped. See [`Engine::shutdown`].
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
+        let stores: Vec<_> = self.stores.open.lock().await.values().cloned().collect();
+        for store in stores {
+            self.engine.reconfigured(self.settings().clone(), store).shutdown().await;
+        }
     }
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom_core::line::Head;
 use cloakroom_core::store::{BoxFuture, Lease, Record, Version};
-use cloakroom_core::{Deadline, Error, Result, Tag};
+use cloakroom_core::{Deadline, Error, Result, Running, Tag};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::layout;
@@ -148,10 +148,11 @@ impl MemcachedLease {
     }
 
     /// Begins to give the lock back, in a task of its own.
-    fn let_go(&mut self) -> Option<JoinHandle<()>> {
+    fn let_go(&mut self) -> Option<Running<()>> {
         let held = self.held.take()?;
         let release = held.store.release(&held.place);
-        Some(held.runtime.clone().spawn(held.free(release)))
+        let (tasks, runtime) = (held.store.tasks.clone(), held.runtime.clone());
+        Some(tasks.spawn(&runtime, held.free(release)))
     }
 
     /// The lock was given back together with what was written, if it was still ours.

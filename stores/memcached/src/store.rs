@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom_core::line::Lines;
 use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payload, Put, Record, Swept, Version};
-use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom};
+use cloakroom_core::{Deadline, Error, ErrorKind, Key, Random, Result, Store, SystemRandom, Tasks};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) lines: Lines,
     /// Which locks are being given back, and how often.
     pub(crate) releases: Mutex<HashMap<Vec<u8>, usize>>,
+    pub(crate) tasks: Tasks,
     /// What all locks of this store begin with, and how many there were.
     token: (String, AtomicU64),
 }
@@ -72,7 +74,8 @@ impl MemcachedStore {
         let token = format!("cloakroom:{:032x}.", u128::from_be_bytes(random));
         let servers = config.servers.iter().map(server).collect();
         let token = (token, AtomicU64::new(0));
-        let inner = Inner { config, servers, ring, lines: Lines::default(), releases: Mutex::default(), token };
+        let (lines, releases, tasks) = (Lines::default(), Mutex::default(), Tasks::default());
+        let inner = Inner { config, servers, ring, lines, releases, tasks, token };
         let store = MemcachedStore { inner: Arc::new(inner) };
         store.greet().await;
         Ok(store)
@@ -108,6 +111,19 @@ impl fmt::Debug for MemcachedStore {
 }
 
 impl Inner {
+    /// Runs to its end even if nobody waits for it any more.
+    pub(crate) async fn complete<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.tasks.spawn(&Handle::current(), work).await {
+            Ok(ended) => ended,
+            Err(source) => Err(Error::unavailable("a task of the Memcached store ended early")
+                .with_source(source)
+                .or_maybe_applied()),
+        }
+    }
+
     /// `None` for names that no record can have.
     pub(crate) fn place(&self, key: &Key) -> Option<Place> {
         let names = Names::of(&self.config.prefix, key)?;
@@ -220,7 +236,7 @@ impl Store for MemcachedStore {
                 let place = place.ok_or_else(no_such_key)?;
                 let lease = MemcachedLease::recognise(lease, &self.inner, &place)?;
                 let write = finish(Arc::clone(&self.inner), lease, put, true, deadline.clone());
-                match complete(write).await? {
+                match self.inner.complete(write).await? {
                     Ended::As(outcome) => Ok(outcome),
                     Ended::Changed => Err(changed()),
                 }
@@ -243,6 +259,10 @@ impl Store for MemcachedStore {
     async fn sweep(&self, _: usize) -> Result<Swept> {
         Ok(Swept::new(0, true))
     }
+
+    async fn settle(&self) {
+        self.inner.tasks.ended().await;
+    }
 }
 
 impl MemcachedStore {
@@ -251,7 +271,7 @@ impl MemcachedStore {
         let place = place.ok_or_else(no_such_key)?;
         let Some(lease) = self.acquire(key, place, Want::Create, deadline).await? else { return Ok(Outcome::Taken) };
         let write = finish(Arc::clone(&self.inner), lease, Put::Payload(payload), false, deadline.clone());
-        match complete(write).await? {
+        match self.inner.complete(write).await? {
             Ended::As(outcome) => Ok(outcome),
             Ended::Changed => Ok(Outcome::Taken),
         }
@@ -286,20 +306,10 @@ impl MemcachedStore {
             };
             // A peer that takes no lock was faster: look again.
             if let Ended::As(outcome) =
-                complete(finish(Arc::clone(&self.inner), lease, put, false, deadline.clone())).await?
+                self.inner.complete(finish(Arc::clone(&self.inner), lease, put, false, deadline.clone())).await?
             {
                 return Ok(outcome);
             }
-        }
-    }
-}
-
-/// Runs to its end even if nobody waits for it any more.
-pub(crate) async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match tokio::spawn(work).await {
-        Ok(ended) => ended,
-        Err(source) => {
-            Err(Error::unavailable("a task of the Memcached store ended early").with_source(source).or_maybe_applied())
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::MemcachedStore;
 use crate::layout;
 use crate::lock::{Found, Item, MemcachedLease, PATIENCE};
 use crate::pool::Failure;
-use crate::store::{Inner, Place, complete, found, refused};
+use crate::store::{Inner, Place, found, refused};
 use crate::wire::{Answer, Code, Facts, Flight};
 
 /// What a lock is for.
@@ -52,7 +52,7 @@ impl MemcachedStore {
             let asked = Instant::now();
             let trial = Deadline::new(deadline.io_left(), Duration::ZERO);
             let attempt = attempt(Arc::clone(&self.inner), key.tag(), place.clone(), want, first, head, trial);
-            head = match complete(attempt).await {
+            head = match self.inner.complete(attempt).await {
                 Ok(Attempt::Busy(head)) => head,
                 ended => {
                     deadline.spend(asked.elapsed());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloakroom_core::line::{Head, pauses};
 use cloakroom_core::store::{BoxFuture, Lease};
-use cloakroom_core::{Deadline, Error, Key, Random, Result, SystemRandom, Tag};
+use cloakroom_core::{Deadline, Error, Key, Random, Result, Running, SystemRandom, Tag};
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -115,12 +115,13 @@ impl RedisLease {
     }
 
     /// Begins to give the lock back, in a task of its own.
-    fn let_go(&mut self) -> Option<JoinHandle<()>> {
+    fn let_go(&mut self) -> Option<Running<()>> {
         // It is renewed from the moment the server has told that it is ours.
         let unsure = self.renewal.is_none();
         self.end_renewal();
         let held = self.held.take()?;
-        Some(held.runtime.clone().spawn(held.free(unsure)))
+        let (tasks, runtime) = (held.store.tasks.clone(), held.runtime.clone());
+        Some(tasks.spawn(&runtime, held.free(unsure)))
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom_core::line::{Head, Lines};
 use cloakroom_core::store::{Capabilities, Claim, Expect, Locked, Outcome, Payload, Put, Record, Swept, Version};
-use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result, Store};
+use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result, Store, Tasks};
 use redis::{Pipeline, Value};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::config::{RedisConfig, RedisServers};
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) host: String,
     weights: Vec<u32>,
     lines: Lines,
+    pub(crate) tasks: Tasks,
 }
 
 /// One server, the cluster, or what the sentinels watch.
@@ -78,9 +80,8 @@ impl RedisStore {
             RedisServers::Single(list) => list.iter().map(|server| server.weight).collect(),
             _ => vec![1],
         };
-        let (scripts, host) = (Scripts::new(), lock::host());
-        let store =
-            RedisStore { inner: Arc::new(Inner { config, servers, scripts, host, weights, lines: Lines::default() }) };
+        let (scripts, host, lines, tasks) = (Scripts::new(), lock::host(), Lines::default(), Tasks::default());
+        let store = RedisStore { inner: Arc::new(Inner { config, servers, scripts, host, weights, lines, tasks }) };
         store.meet().await?;
         Ok(store)
     }
@@ -181,8 +182,12 @@ impl Store for RedisStore {
             Put::Touch(ttl) if matches!(want, Want::Any) => return inner.touch(key, *ttl, deadline).await,
             Put::SetAside if inner.config.is_cluster() => {
                 let (store, key, deadline) = (Arc::clone(inner), key.clone(), deadline.clone());
-                let steps = tokio::spawn(async move { store.set_aside_in_steps(&key, want, lease, &deadline).await });
-                return steps.await.unwrap_or_else(|_| Err(Error::unavailable("the runtime is ending")));
+                let steps = async move { store.set_aside_in_steps(&key, want, lease, &deadline).await };
+                return inner
+                    .tasks
+                    .spawn(&Handle::current(), steps)
+                    .await
+                    .unwrap_or_else(|_| Err(Error::unavailable("the runtime is ending")));
             }
             _ => {}
         }
@@ -192,6 +197,10 @@ impl Store for RedisStore {
     /// Redis removes what has expired by itself.
     async fn sweep(&self, _: usize) -> Result<Swept> {
         Ok(Swept::new(0, true))
+    }
+
+    async fn settle(&self) {
+        self.inner.tasks.ended().await;
     }
 }
 

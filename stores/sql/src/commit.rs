@@ -100,7 +100,7 @@ impl Shared {
                 if outcome.is_err() {
                     // Not in the time of who waits for the answer; the next in line comes after it.
                     let (shared, key) = (Arc::clone(&shared), key.clone());
-                    lease.shared().handle.clone().spawn(async move {
+                    lease.shared().clone().spawn(async move {
                         give_back(&shared, &key, Held::Row(token)).await;
                         drop(lease);
                     });

@@ -167,7 +167,7 @@ pub(crate) async fn give_back(shared: &Arc<Shared>, key: &Key, held: Held) {
                 return;
             }
             let (shared, key, until) = (Arc::clone(shared), key.clone(), Instant::now() + shared.lease);
-            shared.handle.clone().spawn(async move {
+            shared.clone().spawn(async move {
                 while let Err(failure) = release(&shared, &key, token).await {
                     if Instant::now() > until {
                         let error = failure.of_read();
@@ -196,8 +196,8 @@ async fn release(shared: &Shared, key: &Key, token: i64) -> Result<(), Failure> 
 impl Lease for SqlLease {
     fn release(mut self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let handle = self.shared.handle.clone();
-            let released = handle.spawn(async move {
+            let shared = Arc::clone(&self.shared);
+            let released = shared.spawn(async move {
                 if let Some(held) = self.let_go().await {
                     give_back(&self.shared, &self.key, held).await;
                 }
@@ -233,7 +233,7 @@ impl Drop for SqlLease {
             watch: self.watch.take(),
         };
         // The next in line comes forward when the lock is free, and not before.
-        self.shared.handle.spawn(async move {
+        self.shared.spawn(async move {
             rest.grip = Some(grip);
             if let Some(held) = rest.let_go().await {
                 give_back(&rest.shared, &rest.key, held).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloakroom_core::line::{Head, Lines};
 use cloakroom_core::store::{Claim, Locked, Put, Record};
-use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result};
+use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result, Running, Tasks};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) locks: Pool,
     pub(crate) lines: Lines,
     pub(crate) handle: Handle,
+    /// What goes on without its caller.
+    pub(crate) tasks: Tasks,
     pub(crate) lease: Duration,
     pub(crate) config: SqlConfig,
     pub(crate) shape: OnceCell<Shape>,
@@ -78,6 +80,7 @@ impl Shared {
             locks: main.beside(config.lock_connections),
             main,
             lines: Lines::default(),
+            tasks: Tasks::default(),
             handle: handle.clone(),
             lease: config.lease,
             config,
@@ -91,8 +94,13 @@ impl Shared {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let ended = self.handle.spawn(work).await;
+        let ended = self.spawn(work).await;
         ended.unwrap_or_else(|_| Err(Error::unavailable("the runtime of the store has ended").or_maybe_applied()))
+    }
+
+    /// Begins work that goes on without its caller, and that the end of the program waits for.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {
+        self.tasks.spawn(&self.handle, work)
     }
 
     pub(crate) fn lock_mode(&self) -> Option<LockMode> {
@@ -223,7 +231,7 @@ impl Shared {
                 if !matches!(failure, Failure::NotSent(_)) {
                     // It may have been taken: nobody is to wait for it to run out.
                     let (shared, key) = (Arc::clone(self), key.clone());
-                    self.handle.spawn(async move { give_back(&shared, &key, Held::Row(token)).await });
+                    self.spawn(async move { give_back(&shared, &key, Held::Row(token)).await });
                 }
                 Err(failure)
             }

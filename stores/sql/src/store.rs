@@ -163,6 +163,10 @@ impl Store for SqlStore {
         self.shared.finish(async move { shared.sweep(step).await }).await
     }
 
+    async fn settle(&self) {
+        self.shared.tasks.ended().await;
+    }
+
     fn as_list(&self) -> Option<&dyn List> {
         Some(self)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::store::{Claim, Locked, Outcome, Put, Record};
-use cloakroom_core::{Error, Key, Result};
+use cloakroom_core::{Error, Key, Result, Task};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -24,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) turn: Option<Turn>,
     pub(crate) work: Work,
     pub(crate) born: Instant,
+    /// Over when all else of this has been dropped.
+    pub(crate) task: Option<Task>,
 }
 
 pub(crate) enum Work {
@@ -91,7 +93,7 @@ impl Drop for Seat {
 
 impl Job {
     pub(crate) fn new(turn: Option<Turn>, work: Work) -> Job {
-        Job { ticket: None, turn, work, born: Instant::now() }
+        Job { ticket: None, turn, work, born: Instant::now(), task: None }
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -145,7 +147,8 @@ impl Job {
 
     /// Tells the caller. `turn` is that of a lease that was granted.
     pub(crate) fn answer(self, ran: Result<Ran>, granted: Option<SharedTurn>) {
-        let Job { turn, work, .. } = self;
+        // What is given back to nobody is dropped in here, and may be a lease, which is one more job.
+        let Job { turn, work, task: _task, .. } = self;
         match (work, ran) {
             (Work::Commit { lease, reply, .. }, Ok(Ran::Commit(step))) => {
                 if let Some(mut lease) = lease {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use cloakroom_core::line::{Lines, MOST_WAITING, too_many};
-use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result};
+use cloakroom_core::{Deadline, Error, ErrorKind, Key, Result, Tasks};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// How many stand in it.
     waiting: AtomicUsize,
     jobs: mpsc::Sender<Job>,
+    /// The jobs that are under way.
+    pub(crate) tasks: Tasks,
 }
 
 /// A place in the line for the whole database.
@@ -88,11 +90,13 @@ impl Shared {
             gate: Arc::new(Semaphore::new(GATE as usize)),
             waiting: AtomicUsize::new(0),
             jobs,
+            tasks: Tasks::default(),
         })
     }
 
     /// Without a word where the thread has ended: whoever waits for an answer then learns of it.
-    pub(crate) fn send(&self, job: Job) {
+    pub(crate) fn send(&self, mut job: Job) {
+        job.task = Some(self.tasks.begin());
         let _ = self.jobs.send(job);
     }
 

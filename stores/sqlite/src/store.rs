@@ -173,6 +173,10 @@ impl Store for SqliteStore {
         self.shared.sweep(step).await
     }
 
+    async fn settle(&self) {
+        self.shared.tasks.ended().await;
+    }
+
     fn as_list(&self) -> Option<&dyn List> {
         Some(self)
     }

@@ -172,6 +172,7 @@ macro_rules! __conformance_group {
         $crate::__conformance! { $harness;
             second::each_handle_sees_what_the_other_wrote,
             second::a_handle_that_is_made_later_sees_what_was_written,
+            second::a_settled_store_holds_nothing,
             second::a_version_holds_across_handles,
             second::a_lock_holds_across_handles,
             second::a_logout_holds_across_handles,

@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "this crate is made of tests")]
 
+use std::time::Duration;
+
 use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 
 use super::Harness;
 use super::tools::{
-    LONG, Shared, assert_absent, assert_holds, assert_is, assert_waits, commit, create, found, hold, later_commit,
-    later_lock, lock, number, seconds, short_of_long, soon, version, write,
+    Dice, LONG, Shared, assert_absent, assert_holds, assert_is, assert_waits, commit, create, found, hold,
+    later_commit, later_lock, lock, number, patient, poll_and_drop, seconds, short_of_long, soon, version, waiting,
+    write,
 };
 
 async fn both<H: Harness>(harness: &H) -> (Shared, Shared) {
@@ -39,6 +42,30 @@ pub async fn a_handle_that_is_made_later_sees_what_was_written<H: Harness>(harne
     assert_holds(&there, &key, "data").await;
     assert_holds(&there, &empty, "").await;
     assert_is!(found(&there, &key).await.ttl, Some(ttl) if ttl <= short_of_long(299) && ttl > short_of_long(360));
+}
+
+/// A store that has settled holds up nobody: what its callers dropped is done or given back.
+pub async fn a_settled_store_holds_nothing<H: Harness>(harness: H) {
+    let (here, there) = both(&harness).await;
+    let key = harness.key("dropped");
+    let mut dice = Dice::new(7);
+    create(&here, &key, "data").await;
+    for n in 0..30 {
+        match n % 3 {
+            0 => drop(hold(&here, &key).await),
+            1 => drop(poll_and_drop(here.lock(&key, Claim::Existing, &patient()), dice.roll(4)).await),
+            _ => {
+                let (lease, deadline) = (hold(&here, &key).await.lease, patient());
+                let commit = here.commit(&key, Expect::Held(lease), Put::Touch(LONG), &deadline);
+                drop(poll_and_drop(commit, dice.roll(4)).await);
+            }
+        }
+        here.settle().await;
+        let at_once = there.lock(&key, Claim::Existing, &waiting(Duration::ZERO)).await;
+        let at_once = at_once.unwrap_or_else(|error| panic!("round {n}: {error}")).unwrap();
+        assert_eq!(at_once.record.unwrap().payload, "data");
+        at_once.lease.release().await;
+    }
 }
 
 /// A version that was read here means the same there.

@@ -1,4 +1,4 @@
-//! What the operations of the store cost: `cargo run --release -p cloakroom-store-files --example measure [DIRECTORY]`.
+//! What the operations of the store cost: `cargo run --release -p cloakroom-store-files --example measure_files [DIRECTORY]`.
 //!
 //! Each line is the mean of the middle half of many single calls, in microseconds.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for people")]

@@ -1,4 +1,4 @@
-//! What the operations of the store cost: `cargo run --release -p cloakroom-store-sqlite --example measure [DIRECTORY]`.
+//! What the operations of the store cost: `cargo run --release -p cloakroom-store-sqlite --example measure_sqlite [DIRECTORY]`.
 //!
 //! Each line is the mean of the middle half of many single calls, in microseconds; beside what SQLite itself takes for
 //! the same on one thread.

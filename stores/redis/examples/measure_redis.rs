@@ -1,4 +1,4 @@
-//! What the store makes of a Redis: `cargo run --release -p cloakroom-store-redis --example measure [URL]`.
+//! What the store makes of a Redis: `cargo run --release -p cloakroom-store-redis --example measure_redis [URL]`.
 //!
 //! Each line is the time that one operation takes where so many tasks make them at once on sessions of their own, in
 //! microseconds of the whole: many divided by their number. The first line is a bare `GET` on the same kind of
