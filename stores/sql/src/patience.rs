@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloakroom_core::{Deadline, Error, Key, Result};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Failure, Refusal};
 use crate::layout::{Dialect, LockMode, advisory_name, advisory_number};
@@ -14,6 +14,10 @@ use crate::pool::{Conn, Pool, within};
 use crate::row::Arg;
 use crate::symfony::SymfonyTable;
 
+/// How long an answer takes that nobody has to be waited for.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// How long calling a wait off may take.
+const CALLING_OFF: Duration = Duration::from_millis(500);
 /// How often it is made sure, while a statement waits for a lock, that it does.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How much later than its limit a wait is cut off that the server cannot bound as finely.
@@ -38,8 +42,9 @@ pub(crate) struct Patience<'a> {
     /// For asking beside what waits.
     pool: &'a Pool,
     gone: Gone,
-    /// What MySQL calls the connection that waits.
+    /// What the server calls the connection that waits.
     number: Option<i64>,
+    called_off: bool,
 }
 
 impl<'a> Patience<'a> {
@@ -50,12 +55,18 @@ impl<'a> Patience<'a> {
         pool: &'a Pool,
         gone: Gone,
     ) -> Patience<'a> {
-        Patience { until: deadline.wait_until(), symfony, key, pool, gone, number: None }
+        Patience { until: deadline.wait_until(), symfony, key, pool, gone, number: None, called_off: false }
     }
 
     /// Says which connection it is that waits.
     pub(crate) fn waits_with(&mut self, conn: &Conn) {
         self.number = conn.number();
+    }
+
+    /// Whether the wait was called off. Its connection is to be closed then: what calls off may come late, and hit
+    /// whatever the connection is used for next.
+    pub(crate) fn was_called_off(&self) -> bool {
+        self.called_off
     }
 
     fn left(&self) -> Duration {
@@ -97,6 +108,12 @@ impl<'a> Patience<'a> {
                 biased;
                 answer = &mut exchange => return answer,
                 _ = &mut self.gone.0 => {
+                    // What is free comes at once, and is given back in good order.
+                    if let Ok(answer) = timeout(AT_ONCE, &mut exchange).await {
+                        return answer;
+                    }
+                    self.called_off = true;
+                    self.call_off(exchange).await;
                     return Err(Failure::NotSent(Error::unavailable("nobody waits for this any more")));
                 }
                 () = sleep_until(end) => {
@@ -126,6 +143,23 @@ impl<'a> Patience<'a> {
                 }
             }
         }
+    }
+
+    /// Ends a wait in the server, where it would go on without us until its limit: requests that come and go would fill
+    /// the server with them.
+    async fn call_off<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) {
+        let Some(number) = self.number else { return };
+        let text = match self.symfony.texts.dialect {
+            Dialect::Postgres => format!("SELECT pg_cancel_backend({number})"),
+            Dialect::MySql => format!("KILL QUERY {number}"),
+        };
+        let deadline = Deadline::new(CALLING_OFF, Duration::ZERO);
+        let call_off = async {
+            let mut conn = self.pool.get(&deadline).await?;
+            within(&deadline, conn.run_once(text)).await
+        };
+        // One that has its answer already has nothing to call off.
+        let _ = timeout(CALLING_OFF, async { tokio::join!(call_off, exchange) }).await;
     }
 
     /// Whether there is anybody, as far as the server tells, that waits for such a lock. An error if it tells nothing.

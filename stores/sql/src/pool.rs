@@ -22,6 +22,8 @@ const CONNECTING: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(1);
 /// How long saying goodbye to a server may take.
 const CLOSING: Duration = Duration::from_secs(1);
+/// What the server calls the connection.
+const POSTGRES_NUMBER: &str = "SELECT pg_backend_pid()";
 /// What our statements rely on, whatever the server's own settings are: nothing is cut off, and no gaps are locked. And
 /// what the server calls the connection.
 const MYSQL_SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'; \
@@ -151,7 +153,12 @@ fn gate(size: u32) -> Arc<Semaphore> {
 
 async fn connect(server: &Server) -> sqlx::Result<Raw> {
     match server {
-        Server::Postgres(options) => PgConnection::connect_with(options).await.map(Box::new).map(Raw::Postgres),
+        Server::Postgres(options) => {
+            let mut connection = PgConnection::connect_with(options).await?;
+            let rows = sqlx::query(POSTGRES_NUMBER).persistent(false).fetch_all(&mut connection).await?;
+            let number = rows.first().and_then(|row| row.try_get_unchecked::<i32, _>(0).ok()).unwrap_or_default();
+            Ok(Raw::Postgres(Box::new(connection), number.into()))
+        }
         Server::MySql(options) => {
             let mut connection = MySqlConnection::connect_with(options).await?;
             let rows = sqlx::raw_sql(MYSQL_SESSION).fetch_all(&mut connection).await?;
@@ -175,9 +182,9 @@ pub(crate) struct Conn {
     handle: Handle,
 }
 
+/// With its number at the server.
 enum Raw {
-    Postgres(Box<PgConnection>),
-    /// With its number.
+    Postgres(Box<PgConnection>, i64),
     MySql(Box<MySqlConnection>, i64),
 }
 
@@ -198,11 +205,11 @@ impl Conn {
         }
     }
 
-    /// What MySQL calls it.
+    /// What the server calls it.
     pub(crate) fn number(&self) -> Option<i64> {
         match self.raw {
-            Some(Raw::MySql(_, number)) => Some(number),
-            _ => None,
+            Some(Raw::Postgres(_, number) | Raw::MySql(_, number)) => Some(number),
+            None => None,
         }
     }
 
@@ -219,7 +226,7 @@ impl Conn {
     /// Asks for rows. All of the answer is awaited: PostgreSQL commits only after the last row.
     pub(crate) async fn rows(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Vec<Row>, Failure> {
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => {
+            Raw::Postgres(connection, _) => {
                 let rows = bind_postgres(sql, args).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
@@ -234,7 +241,7 @@ impl Conn {
     /// Carries out a statement that gives no rows.
     pub(crate) async fn run(&mut self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Ran, Failure> {
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => {
+            Raw::Postgres(connection, _) => {
                 let done = bind_postgres(sql, args).execute(&mut **connection).await?;
                 Ok(Ran { found: done.rows_affected(), told: 0 })
             }
@@ -251,7 +258,7 @@ impl Conn {
     pub(crate) async fn rows_once(&mut self, sql: String) -> Result<Vec<Row>, Failure> {
         let sql = AssertSqlSafe(sql).into_sql_str();
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => {
+            Raw::Postgres(connection, _) => {
                 let rows = sqlx::query(sql).persistent(false).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
@@ -267,7 +274,7 @@ impl Conn {
     pub(crate) async fn run_once(&mut self, sql: String) -> Result<u64, Failure> {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql).into_sql_str());
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => connection.execute(sql).await.map(|done| done.rows_affected()),
+            Raw::Postgres(connection, _) => connection.execute(sql).await.map(|done| done.rows_affected()),
             Raw::MySql(connection, _) => connection.execute(sql).await.map(|done| done.rows_affected()),
         };
         self.exchange(answer).await
@@ -277,7 +284,7 @@ impl Conn {
     pub(crate) async fn flight(&mut self, sql: String) -> Result<Vec<Row>, Failure> {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql).into_sql_str());
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => {
+            Raw::Postgres(connection, _) => {
                 let rows = connection.fetch_all(sql).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
@@ -292,7 +299,7 @@ impl Conn {
     /// The smallest exchange that there is.
     pub(crate) async fn ping(&mut self) -> Result<(), Failure> {
         let answer = async |raw: &mut Raw| match raw {
-            Raw::Postgres(connection) => connection.ping().await,
+            Raw::Postgres(connection, _) => connection.ping().await,
             Raw::MySql(connection, _) => connection.ping().await,
         };
         self.exchange(answer).await
@@ -333,7 +340,7 @@ impl Drop for Conn {
         } else if self.open {
             self.handle.spawn(tokio::time::timeout(CLOSING, async move {
                 match raw {
-                    Raw::Postgres(connection) => connection.close().await,
+                    Raw::Postgres(connection, _) => connection.close().await,
                     Raw::MySql(connection, _) => connection.close().await,
                 }
             }));

@@ -183,7 +183,14 @@ impl SymfonyTable {
     ) -> Result<Vec<Row>, Failure> {
         match self.texts.lock {
             LockMode::None => within(deadline, conn.rows(text, args)).await,
-            LockMode::Advisory | LockMode::Transactional => patience.wait(deadline, conn.rows(text, args)).await,
+            LockMode::Advisory | LockMode::Transactional => {
+                patience.waits_with(conn);
+                // Until it has its answer, it is closed where it is dropped.
+                conn.set_open(true);
+                let rows = patience.wait(deadline, conn.rows(text, args)).await?;
+                conn.set_open(false);
+                Ok(rows)
+            }
         }
     }
 }

@@ -48,8 +48,11 @@ impl SymfonyTable {
             Ok(found) => found,
             Err(failure) => {
                 // The server may have refused the wait alone, and then the connection is as good as ever.
-                if failure.refusal().is_some() {
+                if failure.refusal().is_some() || patience.was_called_off() {
                     self.give_back(conn, key, false, deadline).await;
+                }
+                if patience.was_called_off() {
+                    conn.set_open(true);
                 }
                 return Err(failure);
             }
@@ -116,6 +119,7 @@ impl SymfonyTable {
             ),
         };
         within(deadline, conn.flight(begin)).await?;
+        patience.waits_with(conn);
         let id = self.id(key)?;
         let at_once = self.texts.dialect == Dialect::MySql && patience.seconds() == 0;
         for _ in 0..ROUNDS {

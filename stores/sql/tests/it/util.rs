@@ -115,6 +115,20 @@ impl Fresh {
         if self.symfony && self.kind == Kind::Postgres { format!("convert_from({bytes}, 'UTF8')") } else { bytes }
     }
 
+    /// How many connections have a statement under way, or wait in the midst of one, besides the one that asks.
+    pub(crate) async fn waiting(&self) -> i64 {
+        let sql = match self.kind {
+            Kind::Postgres => {
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            }
+            Kind::MariaDb => {
+                "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.PROCESSLIST \
+                 WHERE DB = DATABASE() AND COMMAND <> 'Sleep' AND ID <> CONNECTION_ID()"
+            }
+        };
+        self.beside.number(sql.to_owned()).await.unwrap()
+    }
+
     /// The seconds since 1970 as the server counts them.
     pub(crate) fn now(&self) -> &'static str {
         match self.kind {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom_core::store::{Claim, Expect, Outcome};
 use cloakroom_core::{Deadline, Store};
 use cloakroom_testkit::conformance::Harness as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::servers::{Kind, skipped};
 use crate::util::{Fresh, create, load, open, write};
@@ -50,20 +50,53 @@ async fn is_waited_for(kind: Kind, lock: &str) {
     }
 }
 
+/// Requests that were aborted while they waited leave nobody behind at the server, which has only so many places.
+async fn leaves_nobody_waiting(kind: Kind, lock: &str) {
+    if skipped(kind) {
+        return;
+    }
+    let fresh = Fresh::new(kind, &format!("layout=symfony&migrate=yes&lock={lock}")).await;
+    let other = open(&fresh.url).await;
+    let key = fresh.key("there");
+    create(&other, &key, "data").await;
+    let held = other.lock(&key, Claim::Existing, &usual()).await.unwrap().unwrap();
+    let mut waited = 0;
+    for _ in 0..10 {
+        let waiting = async { fresh.store.lock(&key, Claim::Existing, &usual()).await };
+        assert!(timeout(Duration::from_millis(100), waiting).await.is_err());
+        waited = waited.max(fresh.waiting().await);
+        let waiting = async { fresh.store.commit(&key, Expect::Any, write("new"), &usual()).await };
+        assert!(timeout(Duration::from_millis(100), waiting).await.is_err());
+    }
+    assert!((1..=4).contains(&waited), "{waited} of at most 20 were seen to wait at once");
+    let begun = Instant::now();
+    while fresh.waiting().await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(3), "{} are left behind", fresh.waiting().await);
+        sleep(Duration::from_millis(50)).await;
+    }
+    held.lease.release().await;
+    let locked = fresh.store.lock(&key, Claim::Existing, &usual()).await.unwrap().unwrap();
+    assert_eq!(locked.record.unwrap().payload, "data");
+}
+
 macro_rules! on {
-    ($($case:ident: $kind:ident, $lock:literal;)*) => {
+    ($($case:ident: $what:ident, $kind:ident, $lock:literal;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                is_waited_for(Kind::$kind, $lock).await;
+                $what(Kind::$kind, $lock).await;
             }
         )*
     };
 }
 
 on! {
-    postgres_advisory_waits_beyond_the_time_for_talking: Postgres, "advisory";
-    postgres_transactional_waits_beyond_the_time_for_talking: Postgres, "transactional";
-    mariadb_advisory_waits_beyond_the_time_for_talking: MariaDb, "advisory";
-    mariadb_transactional_waits_beyond_the_time_for_talking: MariaDb, "transactional";
+    postgres_advisory_waits_beyond_the_time_for_talking: is_waited_for, Postgres, "advisory";
+    postgres_transactional_waits_beyond_the_time_for_talking: is_waited_for, Postgres, "transactional";
+    mariadb_advisory_waits_beyond_the_time_for_talking: is_waited_for, MariaDb, "advisory";
+    mariadb_transactional_waits_beyond_the_time_for_talking: is_waited_for, MariaDb, "transactional";
+    postgres_advisory_leaves_nobody_waiting: leaves_nobody_waiting, Postgres, "advisory";
+    postgres_transactional_leaves_nobody_waiting: leaves_nobody_waiting, Postgres, "transactional";
+    mariadb_advisory_leaves_nobody_waiting: leaves_nobody_waiting, MariaDb, "advisory";
+    mariadb_transactional_leaves_nobody_waiting: leaves_nobody_waiting, MariaDb, "transactional";
 }
