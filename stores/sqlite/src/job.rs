@@ -32,7 +32,7 @@ pub(crate) enum Work {
     Commit { key: Key, want: Want, put: Arc<Put>, lease: Option<SqliteLease>, reply: Reply<Step<Outcome>> },
     Claim { key: Key, claim: Claim, shared: Arc<Shared>, reply: Reply<Step<Option<Locked>>> },
     Release { key: Key, token: i64, reply: Option<oneshot::Sender<()>> },
-    Sweep { rows: Vec<i64>, last: bool, reply: Reply<usize> },
+    Sweep { rows: Vec<i64>, last: bool, reply: Reply<Removed> },
     Age { key: Key, by: Duration, reply: Reply<()> },
 }
 
@@ -41,9 +41,19 @@ pub(crate) enum Ran {
     Commit(Step<Outcome>),
     Claim(Step<Option<Granted>>),
     Released,
-    Swept(usize),
+    Swept(Removed),
     Aged,
 }
+
+/// What came of a step of a sweep: how many rows it looked at, in their order, and how many of them it removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Removed {
+    pub(crate) seen: usize,
+    pub(crate) removed: usize,
+}
+
+/// A step of a sweep ends when it has taken so long: requests wait for it.
+const STEP: Duration = Duration::from_micros(400);
 
 /// A lock that was taken.
 pub(crate) struct Granted {
@@ -129,14 +139,18 @@ impl Job {
                 Ran::Released
             }
             Work::Sweep { rows, last, .. } => {
-                let mut removed = 0;
+                let (begun, mut step) = (Instant::now(), Removed::default());
                 for row in rows {
-                    removed += usize::from(way.sweep(conn, *row, now)?);
+                    if step.seen > 0 && begun.elapsed() > STEP {
+                        break;
+                    }
+                    step.removed += usize::from(way.sweep(conn, *row, now)?);
+                    step.seen += 1;
                 }
-                if *last {
+                if *last && step.seen == rows.len() {
                     way.forget_aside(conn, now)?;
                 }
-                Ran::Swept(removed)
+                Ran::Swept(step)
             }
             Work::Age { key, by, .. } => {
                 way.age(conn, key.record(), *by)?;
@@ -167,7 +181,7 @@ impl Job {
                     }
                 }));
             }
-            (Work::Sweep { reply, .. }, Ok(Ran::Swept(removed))) => drop(reply.send(Ok((removed, None)))),
+            (Work::Sweep { reply, .. }, Ok(Ran::Swept(step))) => drop(reply.send(Ok((step, None)))),
             (Work::Age { reply, .. }, Ok(Ran::Aged)) => drop(reply.send(Ok(((), None)))),
             (Work::Release { reply, .. }, _) => {
                 // So that whoever hears of it finds the line as it is then.

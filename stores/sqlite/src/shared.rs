@@ -47,7 +47,9 @@ pub(crate) struct Shared {
     /// How many stand in it.
     waiting: AtomicUsize,
     jobs: mpsc::Sender<Job>,
-    /// The jobs that are under way.
+    /// How many jobs there have been.
+    asked: AtomicUsize,
+    /// Those that are under way.
     pub(crate) tasks: Tasks,
 }
 
@@ -90,6 +92,7 @@ impl Shared {
             gate: Arc::new(Semaphore::new(GATE as usize)),
             waiting: AtomicUsize::new(0),
             jobs,
+            asked: AtomicUsize::new(0),
             tasks: Tasks::default(),
         })
     }
@@ -97,7 +100,13 @@ impl Shared {
     /// Without a word where the thread has ended: whoever waits for an answer then learns of it.
     pub(crate) fn send(&self, mut job: Job) {
         job.task = Some(self.tasks.begin());
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let _ = self.jobs.send(job);
+    }
+
+    /// How many jobs there have been.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Whether somebody in this process holds the lock of a record or waits for it, where there is a line for each.

@@ -7,14 +7,18 @@ use cloakroom_core::store::Swept;
 use cloakroom_core::{Deadline, Key, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::job::Work;
+use crate::job::{Removed, Work};
 use crate::shared::Shared;
 use crate::way::{KINDS, Now};
 
-/// So many rows are removed at once; a request that comes meanwhile waits for them.
+/// At most so many rows are removed at once, and fewer where that takes long: a request that comes meanwhile waits for
+/// them.
 const MOST: usize = 16;
-/// After each of these steps the database is left to others for so many times as long as the step took.
-const REST: u32 = 3;
+/// After each of these steps the database is left to others for so many times as long as the step took: longer where they
+/// have asked for something meanwhile. What is removed has to be brought from the log into the database as well, and that
+/// is what requests notice most.
+const REST: u32 = 1;
+const REST_BESIDE_OTHERS: u32 = 12;
 
 /// How far a round has come: which kind of rows, and behind which of them in the index.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,7 @@ impl Default for Place {
 impl Shared {
     pub(crate) async fn sweep(self: &Arc<Self>, step: usize) -> Result<Swept> {
         let (mut left, mut removed) = (step.max(1), 0);
+        let mut asked = self.asked();
         loop {
             let (begun, place, most) = (Instant::now(), self.place(), left.min(MOST));
             let deadline = Deadline::new(self.base.busy, self.base.busy);
@@ -43,32 +48,44 @@ impl Shared {
                 Some(last) => Place { kind, after: (last.at, last.row) },
                 None => Place::default(),
             };
-            let is_last = at_end && next.kind == KINDS;
+            let mut at_the_end = at_end && next.kind == KINDS;
             // Who holds or wants a record of these finds what has expired, as this does.
-            let rows = due.iter().filter(|due| due.expired && !self.is_in_line(&due.key)).map(|due| due.row);
-            let rows: Vec<_> = rows.collect();
+            let dead: Vec<_> = due.iter().filter(|due| due.expired && !self.is_in_line(&due.key)).collect();
             // Before anything can fail: what cannot be removed is passed over until the next round.
-            self.set_place(if is_last { Place::default() } else { next });
-            if !rows.is_empty() || is_last {
-                removed += self.remove(rows, is_last, &deadline).await?;
+            self.set_place(if at_the_end { Place::default() } else { next });
+            let mut seen = due.len();
+            if !dead.is_empty() || at_the_end {
+                let rows = dead.iter().map(|due| due.row).collect();
+                let took = self.remove(rows, at_the_end, &deadline).await?;
+                removed += took.removed;
+                if let (Some(last), true) = (dead.get(took.seen.wrapping_sub(1)), took.seen < dead.len()) {
+                    // It took long enough: the rest comes next.
+                    self.set_place(Place { kind, after: (last.at, last.row) });
+                    seen = took.seen;
+                    at_the_end = false;
+                }
             }
-            left -= due.len().min(left);
-            if is_last || left == 0 {
-                return Ok(Swept::new(removed, is_last));
+            left -= seen.min(left);
+            if at_the_end || left == 0 {
+                return Ok(Swept::new(removed, at_the_end));
             }
             if !due.is_empty() {
-                sleep((begun.elapsed() * REST).min(Duration::from_secs(1))).await;
+                // This step was one of them.
+                let others = self.asked().wrapping_sub(asked) > 1;
+                asked = self.asked();
+                let rest = if others { REST_BESIDE_OTHERS } else { REST };
+                sleep((begun.elapsed() * rest).min(Duration::from_secs(1))).await;
             }
         }
     }
 
-    async fn remove(&self, rows: Vec<i64>, last: bool, deadline: &Deadline) -> Result<usize> {
+    async fn remove(&self, rows: Vec<i64>, last: bool, deadline: &Deadline) -> Result<Removed> {
         let turn = if self.base.transactional {
             Some(self.turn_to_write(&Key::from_bytes([]), deadline).await?)
         } else {
             None
         };
-        let (removed, _) = self.ask(turn, deadline, Instant::now(), |reply| Work::Sweep { rows, last, reply }).await?;
-        Ok(removed)
+        let (step, _) = self.ask(turn, deadline, Instant::now(), |reply| Work::Sweep { rows, last, reply }).await?;
+        Ok(step)
     }
 }

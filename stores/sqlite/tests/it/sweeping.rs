@@ -93,8 +93,8 @@ fn late(times: &mut [Duration], percent: usize) -> Duration {
     times[times.len() * percent / 100]
 }
 
-/// `CLOAKROOM_SQLITE_SESSIONS=1000000` is the long form, which also compares what requests take. The sweep runs and rests by
-/// turns of half a second, so that whatever else the machine does is beside both.
+/// `CLOAKROOM_SQLITE_SESSIONS=1000000` is the long form, which also compares what requests take, for some minutes. The sweep
+/// runs and rests by turns of half a second, so that whatever else the machine does is beside both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_beside_requests_removes_the_dead_and_holds_nobody_up() {
     let count = std::env::var("CLOAKROOM_SQLITE_SESSIONS").map_or(20_000, |count| count.parse::<usize>().unwrap());
@@ -121,8 +121,8 @@ async fn a_sweep_beside_requests_removes_the_dead_and_holds_nobody_up() {
         }
     });
     let (mut without, mut beside) = (Vec::new(), Vec::new());
-    let mut turn = Instant::now();
-    while !sweeping.is_finished() {
+    let (begun, mut turn) = (Instant::now(), Instant::now());
+    while !sweeping.is_finished() && begun.elapsed() < COMPARED {
         let is_on = *may_sweep.borrow();
         let took = request(&room.store, without.len() + beside.len()).await;
         // The first moments of a turn are of the one before.
@@ -135,6 +135,7 @@ async fn a_sweep_beside_requests_removes_the_dead_and_holds_nobody_up() {
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
+    may_sweep.send_replace(true);
     let (removed, took) = sweeping.await.unwrap();
     assert_eq!(removed, count / 2);
     let left: i64 = room.beside().query_row("SELECT count(*) FROM cloakroom_sessions", [], |row| row.get(0)).unwrap();
@@ -147,6 +148,8 @@ async fn a_sweep_beside_requests_removes_the_dead_and_holds_nobody_up() {
     }
 }
 
+/// For how long at most. The rest is swept without anybody beside it.
+const COMPARED: Duration = Duration::from_mins(4);
 const PRIVATE: std::ops::Range<usize> = 100_000_000..100_002_000;
 
 /// A row that cannot be removed is passed over, and the round goes on behind it.
