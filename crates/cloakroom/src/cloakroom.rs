@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::{Clock, DynStore, Engine, Random, Result, Session, Settings, Store, SystemClock, SystemRandom};
@@ -26,7 +26,21 @@ pub struct Cloakroom {
 struct Stores {
     /// The engine's own store was chosen by PHP's settings, too, so that a request may choose another.
     by_settings: bool,
-    open: tokio::sync::Mutex<HashMap<Place, Arc<dyn DynStore>>>,
+    open: Mutex<HashMap<Place, Arc<dyn DynStore>>>,
+}
+
+impl Stores {
+    fn open(&self) -> MutexGuard<'_, HashMap<Place, Arc<dyn DynStore>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, place: &Place) -> Option<Arc<dyn DynStore>> {
+        self.open().get(place).map(Arc::clone)
+    }
+
+    fn keep(&self, place: Place, store: Arc<dyn DynStore>) -> Arc<dyn DynStore> {
+        Arc::clone(self.open().entry(place).or_insert(store))
+    }
 }
 
 /// `save_handler`, `save_path` and `gc_maxlifetime`, and the handlers' own settings.
@@ -86,12 +100,10 @@ impl Cloakroom {
         let store = if !self.stores.by_settings || wanted == key(self.settings()) {
             Arc::clone(self.engine.store())
         } else {
-            let mut stores = self.stores.open.lock().await;
-            if let Some(store) = stores.get(&wanted) {
-                Arc::clone(store)
-            } else {
-                let store = open(Source::Settings, settings).await?;
-                Arc::clone(stores.entry(wanted).or_insert(store))
+            match self.stores.find(&wanted) {
+                Some(store) => store,
+                // Whoever opens the same one at the same time: the first is kept.
+                None => self.stores.keep(wanted, open(Source::Settings, settings).await?),
             }
         };
         Ok(self.engine.reconfigured(settings.clone(), store))
@@ -116,7 +128,7 @@ impl Cloakroom {
     /// stopped. See [`Engine::shutdown`].
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
-        let stores: Vec<_> = self.stores.open.lock().await.values().cloned().collect();
+        let stores: Vec<_> = self.stores.open().values().cloned().collect();
         for store in stores {
             self.engine.reconfigured(self.settings().clone(), store).shutdown().await;
         }

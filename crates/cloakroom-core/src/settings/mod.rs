@@ -170,9 +170,8 @@ impl Settings {
         let mut settings = Settings::php_defaults();
         for line in ini::lines(text, |name| std::env::var(name).ok()) {
             if is_known(&line.name) {
-                settings.set(&line.name, &line.value).map_err(|error| {
-                    Error::config(format!("php.ini line {}: {error}", line.number)).with_source(error)
-                })?;
+                let set = settings.set(&line.name, &line.value);
+                set.map_err(|error| Error::config(format!("php.ini line {}: {error}", line.number)))?;
             }
         }
         Ok(settings)
