@@ -8,6 +8,7 @@ mod bench;
 mod compat;
 mod fuzz;
 mod process;
+mod programs;
 mod setup;
 mod summary;
 mod test;
