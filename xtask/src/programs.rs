@@ -89,7 +89,11 @@ pub(crate) fn compile(selection: &[&str]) -> Result<Vec<Program>> {
 
 /// What one of cargo's messages says of a program of tests, if it does.
 fn program(message: &str) -> Option<Program> {
-    if !message.contains(r#""reason":"compiler-artifact""#) || !message.contains(r#""test":true},"#) {
+    let profile = &message[message.find(r#""profile":{"#)?..];
+    // Of the profile: a target that can be tested says so, too, when it is compiled for itself.
+    if !message.contains(r#""reason":"compiler-artifact""#)
+        || !profile[..profile.find('}')?].ends_with(r#""test":true"#)
+    {
         return None;
     }
     let executable = PathBuf::from(text(message, "executable")?);

@@ -14,10 +14,10 @@ use crate::shared::{Shared, Way};
 
 /// How long one step may take, its rests included.
 const STEP: Duration = Duration::from_mins(1);
-/// How many rows one statement removes at most, so that none holds anybody up for long.
-const MOST: usize = 50;
-/// How much longer than such a statement took the server is left to others before the next.
-const REST: u32 = 3;
+/// How many rows one statement removes at most, so that none holds anybody up for long; and for how many times as long as
+/// that took the server is left to others before the next. InnoDB has more to do afterwards.
+const POSTGRES: (usize, u32) = (50, 3);
+const MYSQL: (usize, u32) = (20, 8);
 /// How often a statement that somebody got in the way of is tried.
 const TRIES: usize = 5;
 
@@ -129,10 +129,11 @@ impl Shared {
     pub(crate) async fn sweep(self: Arc<Self>, step: usize) -> Result<Swept> {
         let due = Due::of(&self);
         let deadline = Deadline::new(STEP, Duration::ZERO);
+        let (at_once, rest) = if self.dialect == Dialect::Postgres { POSTGRES } else { MYSQL };
         let mut left = step.max(1);
         for (kind, (condition, order)) in due.conditions.iter().enumerate() {
             while left > 0 {
-                let (begun, most, place) = (Instant::now(), left.min(MOST), self.place(kind));
+                let (begun, most, place) = (Instant::now(), left.min(at_once), self.place(kind));
                 let page = Page { condition, order: order.as_deref(), most, place };
                 let batch = self.sweep_page(&due, &page, &deadline).await.map_err(Failure::of_write)?;
                 left -= batch.removed.min(left);
@@ -141,7 +142,7 @@ impl Shared {
                 if at_end {
                     break;
                 }
-                sleep(begun.elapsed() * REST).await;
+                sleep(begun.elapsed() * rest).await;
             }
         }
         Ok(Swept::new(step.max(1) - left, left > 0))
