@@ -10,7 +10,7 @@ use super::entries::Entries;
 pub(super) use super::entries::Entry;
 use super::graph::{Graph, payload_may_count, payload_may_refer};
 use super::lookup::Lookup;
-use super::targets::Follower;
+use super::targets::Counter;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
 use crate::key::{Key, KeyRef, canonical_int};
@@ -153,12 +153,16 @@ impl Index {
     /// The index of a session that has references.
     fn linked(format: Format, bytes: &[u8]) -> Result<Self> {
         let mut index = Self::default();
-        let mut follower = Follower::new(bytes);
-        // The array of php_serialize is the first value, and its keys are variables like any other.
-        follower.number((format == Format::PhpSerialize).then_some(0));
-        let followed = index.walk(format, bytes, &mut follower).is_ok();
-        if followed && !(format == Format::PhpSerialize && index.repeats(format, bytes)) {
-            index.links = Some(Box::new(Links { targets: follower.targets, ..follower.notes.links }));
+        let listed = format == Format::PhpSerialize;
+        let mut counter = Counter::new(bytes, listed);
+        if listed {
+            // The array is the first value.
+            counter.count_whole();
+        }
+        if index.walk(format, bytes, &mut counter).is_ok()
+            && let Some(targets) = counter.targets()
+        {
+            index.links = Some(Box::new(Links { targets, ..counter.notes.links }));
             return Ok(index);
         }
         // What is wrong with the grammar is said first.
@@ -187,6 +191,7 @@ impl Index {
         while left.map_or(at < bytes.len(), |n| n > 0) {
             left = left.map(|n| n - 1);
             let (key, value) = format.entry(bytes, at).map_err(outside)?;
+            sink.key(key, 0, at, value).map_err(outside)?;
             let end =
                 walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?;
             self.note(key, Entry { key: small(at), value: small(value), end: small(end) });

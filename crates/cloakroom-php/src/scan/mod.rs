@@ -50,10 +50,12 @@ pub(crate) enum RawKey<'a> {
 
 /// What the walker tells while it walks.
 pub(crate) trait Sink<'a> {
-    /// Wants neither keys nor ends, and of values only those of which one can tell by their tag that they are no plain
-    /// scalar and no array: others may be told or not.
+    /// Need not be told of plain elements one by one, nor of the key of what comes behind them.
     const BLIND: bool = false;
 
+    /// Instead of [`Sink::key`] and [`Sink::head`]: the elements whose first key begins at `at`. So many have plain
+    /// scalars; of one more nothing but the key may have been passed over.
+    fn passed(&mut self, _at: usize, _plain: u32) {}
     /// A key at this nesting depth (1 within the outermost array), beginning at `at`.
     fn key(&mut self, _key: RawKey<'a>, _depth: usize, _at: usize, _end: usize) -> Scan<()> {
         Ok(())
@@ -122,6 +124,9 @@ impl Walker {
                 }
                 if S::BLIND {
                     let skimmed = quick::skim(buf, at, left);
+                    if skimmed.at > at {
+                        sink.passed(at, left - skimmed.left - u32::from(skimmed.before_value));
+                    }
                     (at, left) = (skimmed.at, skimmed.left);
                     if skimmed.before_value {
                         break;
