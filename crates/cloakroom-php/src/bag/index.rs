@@ -14,7 +14,7 @@ use super::targets::Counter;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
 use crate::key::{Key, KeyRef, canonical_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
+use crate::scan::{Head, RawKey, Scan, Sink, Walker, behind_scalar, unescape};
 use crate::trail::Trail;
 
 /// What is to be known where numbers are at stake.
@@ -63,6 +63,23 @@ impl Notes {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// A sink for the values of a session.
+pub(super) trait Entered<'a>: Sink<'a> {
+    /// A session's key and its value begin here and there.
+    fn entry(&mut self, _format: Format, _key: usize, _value: usize) {}
+}
+
+impl Entered<'_> for Unlinked {}
+impl Entered<'_> for Notes {}
+impl Entered<'_> for Counter<'_> {
+    fn entry(&mut self, format: Format, key: usize, value: usize) {
+        match format {
+            Format::PhpSerialize => self.elements(key),
+            _ => self.alone(value),
         }
     }
 }
@@ -153,11 +170,11 @@ impl Index {
     /// The index of a session that has references.
     fn linked(format: Format, bytes: &[u8]) -> Result<Self> {
         let mut index = Self::default();
-        let listed = format == Format::PhpSerialize;
-        let mut counter = Counter::new(bytes, listed);
-        if listed {
+        let mut counter = Counter::new(bytes);
+        if format == Format::PhpSerialize {
             // The array is the first value.
-            counter.count_whole();
+            counter.alone(0);
+            counter.plain(1);
         }
         if index.walk(format, bytes, &mut counter).is_ok()
             && let Some(targets) = counter.targets()
@@ -176,7 +193,7 @@ impl Index {
 
     /// Walks over the session and notes its entries.
     #[inline]
-    fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Sink<'a>) -> Result<(), Stop> {
+    fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Entered<'a>) -> Result<(), Stop> {
         let outside = |fault| Stop { fault, entry: None };
         let mut at = 0;
         // None: as many as there are.
@@ -190,11 +207,25 @@ impl Index {
         let mut walker = Walker::default();
         while left.map_or(at < bytes.len(), |n| n > 0) {
             left = left.map(|n| n - 1);
-            let (key, value) = format.entry(bytes, at).map_err(outside)?;
-            sink.key(key, 0, at, value).map_err(outside)?;
-            let end =
-                walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?;
-            self.note(key, Entry { key: small(at), value: small(value), end: small(end) });
+            let value = match format.behind_key(bytes, at) {
+                Some(value) => value,
+                None => {
+                    let (key, value) = format.entry(bytes, at).map_err(outside)?;
+                    self.note_key(key);
+                    value
+                }
+            };
+            sink.entry(format, at, value);
+            let end = match behind_scalar(bytes, value) {
+                Some(end) => {
+                    sink.plain(1);
+                    end
+                }
+                None => {
+                    walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?
+                }
+            };
+            self.entries.push(Entry { key: small(at), value: small(value), end: small(end) });
             at = end;
         }
         self.body.1 = small(at);
@@ -204,22 +235,18 @@ impl Index {
         Ok(())
     }
 
+    /// Before the entry of this key is added.
     #[inline]
-    fn note(&mut self, key: RawKey<'_>, entry: Entry) {
+    fn note_key(&mut self, key: RawKey<'_>) {
         if let RawKey::Escaped(len, text) = key {
-            self.note_escaped(len, text);
+            self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
         }
-        self.entries.push(entry);
-    }
-
-    #[cold]
-    fn note_escaped(&mut self, len: usize, text: &[u8]) {
-        self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
     }
 
     /// Adds an entry behind all others, of a key that is not there yet.
     pub(super) fn add(&mut self, format: Format, bytes: &[u8], key: RawKey<'_>, entry: Entry) {
-        self.note(key, entry);
+        self.note_key(key);
+        self.entries.push(entry);
         let mut lookup = std::mem::take(&mut self.lookup);
         lookup.added(small(self.entries.len() - 1), |n| self.key(format, bytes, n));
         self.lookup = lookup;

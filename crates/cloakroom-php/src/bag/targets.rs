@@ -32,8 +32,6 @@ struct Span {
 /// Counts values, and says what references mean once all have been counted.
 pub(super) struct Counter<'a> {
     bytes: &'a [u8],
-    // Session keys are elements of an array.
-    listed: bool,
     pub(super) notes: Notes,
     count: usize,
     spans: Vec<Span>,
@@ -60,10 +58,10 @@ fn unclear(at: usize) -> Fault {
 }
 
 impl<'a> Counter<'a> {
-    /// For bytes that are one value, or a session whose keys are told with the depth 0.
-    pub(super) fn new(bytes: &'a [u8], listed: bool) -> Self {
-        let (notes, spans, references) = (Notes::default(), Vec::new(), Vec::new());
-        Self { bytes, listed, notes, count: 0, spans, certain: None, hidden: 0, references }
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        // As many as there are in most sessions.
+        let spans = Vec::with_capacity(bytes.len() / 64);
+        Self { bytes, notes: Notes::default(), count: 0, spans, certain: None, hidden: 0, references: Vec::new() }
     }
 
     /// The next number is that of the value that begins here, or of the element whose key does.
@@ -71,10 +69,9 @@ impl<'a> Counter<'a> {
         self.spans.push(Span { first: small(self.count + 1), at: small(at), alone });
     }
 
-    /// The whole value or session is itself a value that has a number.
-    pub(super) fn count_whole(&mut self) {
-        self.note(0, true);
-        self.count = 1;
+    /// Here begins a value that is no element of an array.
+    pub(super) fn alone(&mut self, at: usize) {
+        self.note(at, true);
     }
 
     /// A reference's number, if there is such a value by now.
@@ -177,16 +174,14 @@ impl<'a> Counter<'a> {
 impl<'a> Sink<'a> for Counter<'_> {
     const BLIND: bool = true;
 
-    fn key(&mut self, _: RawKey<'a>, depth: usize, at: usize, end: usize) -> Scan<()> {
-        let alone = depth == 0 && !self.listed;
-        self.note(if alone { end } else { at }, alone);
-        Ok(())
+    #[inline]
+    fn elements(&mut self, at: usize) {
+        self.note(at, false);
     }
 
     #[inline]
-    fn passed(&mut self, at: usize, plain: u32) {
-        self.note(at, false);
-        self.count += plain as usize;
+    fn plain(&mut self, count: u32) {
+        self.count += count as usize;
     }
 
     #[inline]
@@ -221,8 +216,8 @@ pub(crate) fn of_value(bytes: &[u8]) -> Result<Targets> {
 }
 
 fn followed(bytes: &[u8]) -> Option<Targets> {
-    let mut counter = Counter::new(bytes, false);
-    counter.note(0, true);
+    let mut counter = Counter::new(bytes);
+    counter.alone(0);
     Walker::default().value(bytes, 0, 0, &mut counter).ok()?;
     counter.targets()
 }
