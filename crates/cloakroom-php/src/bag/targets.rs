@@ -226,6 +226,11 @@ fn followed(bytes: &[u8]) -> Option<Targets> {
 #[expect(clippy::format_push_string, reason = "a test")]
 mod tests {
     use super::*;
+    use crate::bag::Bag;
+    use crate::formats::Format;
+    use crate::key::AsKey;
+    use crate::number::Precision;
+    use crate::unserialize::{build, build_numbered};
 
     /// Random arrays whose keys often come again, with references to anything.
     fn value(random: &mut u64, depth: usize, out: &mut String) {
@@ -262,6 +267,37 @@ mod tests {
                 out.push('}');
             }
         }
+    }
+
+    #[test]
+    fn a_value_by_itself_is_numbered_as_the_graph_numbers_it() {
+        let mut random = 89;
+        let (mut whole, mut parts) = (0, 0);
+        for _ in 0..30_000 {
+            let mut text = String::new();
+            value(&mut random, 0, &mut text);
+            let Some(targets) = followed(text.as_bytes()).filter(|targets| !targets.is_empty()) else { continue };
+            if let Some(found) = build_numbered(text.as_bytes(), 0, &targets) {
+                let graph = Graph::of_value(text.as_bytes()).unwrap();
+                let anew = graph.canonical_value(Precision::Digits(17)).unwrap();
+                assert_eq!(found, build(&anew).unwrap(), "{text}");
+                whole += 1;
+            }
+            let session =
+                format!("u|a:1:{{i:0;O:1:\"U\":0:{{}}}}v|{text}w|{text}x|a:2:{{i:0;O:1:\"V\":0:{{}}i:1;r:3;}}");
+            let Some(bag) = Bag::parse(Format::Php, session.clone()).ok().filter(|bag| !bag.is_frozen()) else {
+                continue;
+            };
+            for key in ["u", "v", "w", "x"] {
+                let entry = bag.index.value(Format::Php, session.as_bytes(), key.as_key()).unwrap();
+                if let Some(found) = build_numbered(session.as_bytes(), entry.value as usize, bag.targets()) {
+                    let anew = bag.written_anew(key.as_key(), Precision::Digits(17)).unwrap().unwrap();
+                    assert_eq!(found, build(&anew).unwrap(), "{key} {session}");
+                    parts += 1;
+                }
+            }
+        }
+        assert!(whole > 500 && parts > 1000, "{whole} {parts}");
     }
 
     #[test]

@@ -9,9 +9,7 @@ mod quick;
 mod thorough;
 
 use crate::error::{ErrorKind, Fault};
-pub(crate) use quick::{
-    behind_key, behind_scalar, opening, plain_float, plain_integer, plain_string, until_bar,
-};
+pub(crate) use quick::{behind_key, behind_scalar, opening, plain_float, plain_integer, plain_string, until_bar};
 pub(crate) use thorough::unescape;
 
 /// PHP's `unserialize_max_depth`.
