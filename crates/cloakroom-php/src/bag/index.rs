@@ -14,7 +14,7 @@ use super::targets::Counter;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
 use crate::key::{Key, KeyRef, canonical_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Walker, behind_scalar, unescape};
+use crate::scan::{Head, RawKey, Scan, Sink, Walker, behind_scalar, plain_string, unescape};
 use crate::trail::Trail;
 
 /// What is to be known where numbers are at stake.
@@ -195,18 +195,15 @@ impl Index {
     #[inline]
     fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Entered<'a>) -> Result<(), Stop> {
         let outside = |fault| Stop { fault, entry: None };
-        let mut at = 0;
-        // None: as many as there are.
-        let mut left = None;
-        if format == Format::PhpSerialize && !bytes.is_empty() {
-            let (n, start) = array_head(bytes).map_err(outside)?.unwrap_or((0, 0));
-            (left, at) = (Some(n), start);
-        }
-        let above = usize::from(format == Format::PhpSerialize);
+        let listed = format == Format::PhpSerialize && !bytes.is_empty();
+        // Elsewhere there are as many as there are.
+        let (mut left, mut at) =
+            if listed { array_head(bytes).map_err(outside)?.unwrap_or((0, 0)) } else { (u32::MAX, 0) };
+        let above = usize::from(listed);
         self.body.0 = small(at);
         let mut walker = Walker::default();
-        while left.map_or(at < bytes.len(), |n| n > 0) {
-            left = left.map(|n| n - 1);
+        while left > 0 && (listed || at < bytes.len()) {
+            left -= 1;
             let value = match format.behind_key(bytes, at) {
                 Some(value) => value,
                 None => {
@@ -229,7 +226,7 @@ impl Index {
             at = end;
         }
         self.body.1 = small(at);
-        if left.is_some() && at > 0 && bytes.get(at) != Some(&b'}') {
+        if listed && at > 0 && bytes.get(at) != Some(&b'}') {
             return Err(outside(crate::scan::fault(bytes, at, "expected `}` after the last element")));
         }
         Ok(())
@@ -279,11 +276,8 @@ impl Index {
             (Format::PhpSerialize, KeyRef::Str(name)) => {
                 // `s:1:"a";` or longer; whatever else begins otherwise.
                 let quoted = length >= name.len() + 7 && bytes.get(value - 3 - name.len()) == Some(&b'"');
-                let digits = name.len().checked_ilog10().unwrap_or(0) as usize + 1;
-                let plain = bytes.get(key) == Some(&b's') && name.first().is_some_and(|first| *first > b'9');
-                // Its length written without zeros before it, and no name that is read as an integer.
-                if quoted && plain && length == name.len() + 6 + digits {
-                    return bytes.get(value - 2 - name.len()..value - 2) == Some(name);
+                if quoted && let Some((text, _)) = plain_string(bytes, key) {
+                    return text == name && canonical_int(name).is_none();
                 }
                 quoted || bytes.get(key) == Some(&b'S')
             }
@@ -305,11 +299,12 @@ impl Index {
         }
     }
 
+    #[inline]
     fn last(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
         if let Some(table) = self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
             return table.last(key, |n| self.key(format, bytes, n));
         }
-        let mut entries = (0..small(self.entries.len())).zip(&*self.entries).rev();
+        let mut entries = self.entries.iter().enumerate().rev().map(|(n, entry)| (small(n), entry));
         entries.find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key)).map(|(n, _)| n)
     }
 
@@ -319,6 +314,7 @@ impl Index {
     }
 
     /// The entry that has this key's value.
+    #[inline]
     pub(super) fn value(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<Entry> {
         self.last(format, bytes, key).map(|last| self.entries[last as usize])
     }
