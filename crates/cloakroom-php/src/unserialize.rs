@@ -84,13 +84,11 @@ impl Numbers<'_> {
         if *self.before.get_or_insert(before) != before || whole {
             return Err(unclear(at));
         }
-        Ok(match head {
-            Head::Alias(_) => Head::Alias(number),
-            _ => {
-                self.slots.push(here);
-                Head::Handle(number)
-            }
-        })
+        if matches!(head, Head::Alias(_)) {
+            return Ok(Head::Alias(number));
+        }
+        self.slots.push(here);
+        Ok(Head::Handle(number))
     }
 }
 
@@ -107,16 +105,13 @@ struct Builder<'t> {
 
 impl Builder<'_> {
     fn finish(&mut self, value: Value, key: Option<Key>, end: usize) -> Scan<()> {
-        match (self.open.last_mut().and_then(|(parent, _)| parent.elements_mut()), key) {
-            (Some(elements), Some(key)) => {
-                let again = elements.put(key, value).is_some();
-                if again && self.numbers.is_some() { Err(unclear(end)) } else { Ok(()) }
-            }
-            _ => {
-                self.done = value;
-                Ok(())
-            }
-        }
+        let parent = self.open.last_mut().and_then(|(parent, _)| parent.elements_mut());
+        let (Some(elements), Some(key)) = (parent, key) else {
+            self.done = value;
+            return Ok(());
+        };
+        let again = elements.put(key, value).is_some();
+        if again && self.numbers.is_some() { Err(unclear(end)) } else { Ok(()) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The index pass: where each key's value lies, after PHP's whole grammar has been checked.
 //!
 //! Its bound: 192 bytes for up to 12 keys, else per key of the session 12 bytes, doubled while it grows; and above 16
-//! keys, once several have been asked for, a hash cell of at most 11. Per reference 8 bytes. Only a session with
-//! references is followed value by value: see [`super::targets`].
+//! keys, once several have been asked for, a hash cell of at most 11. Per reference 8 bytes. Only in a session with
+//! references are values counted: see [`super::targets`].
 
 use std::sync::Arc;
 
@@ -204,23 +204,19 @@ impl Index {
         let mut walker = Walker::default();
         while left > 0 && (listed || at < bytes.len()) {
             left -= 1;
-            let value = match format.behind_key(bytes, at) {
-                Some(value) => value,
-                None => {
-                    let (key, value) = format.entry(bytes, at).map_err(outside)?;
-                    self.note_key(key);
-                    value
-                }
+            let value = if let Some(value) = format.behind_key(bytes, at) {
+                value
+            } else {
+                let (key, value) = format.entry(bytes, at).map_err(outside)?;
+                self.note_key(key);
+                value
             };
             sink.entry(format, at, value);
-            let end = match behind_scalar(bytes, value) {
-                Some(end) => {
-                    sink.plain(1);
-                    end
-                }
-                None => {
-                    walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?
-                }
+            let end = if let Some(end) = behind_scalar(bytes, value) {
+                sink.plain(1);
+                end
+            } else {
+                walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?
             };
             self.entries.push(Entry { key: small(at), value: small(value), end: small(end) });
             at = end;

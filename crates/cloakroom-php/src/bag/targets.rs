@@ -270,6 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_followed_as_the_graph_does() {
+        let mut random = 90;
+        let mut followed = 0;
+        for _ in 0..20_000 {
+            let (mut one, mut two) = (String::new(), String::new());
+            value(&mut random, 0, &mut one);
+            value(&mut random, 0, &mut two);
+            let sessions = [
+                (Format::Php, format!("a|{one}b|{two}")),
+                (Format::PhpSerialize, format!("a:3:{{s:1:\"a\";{one}i:0;{two}s:1:\"b\";i:1;}}")),
+                (Format::PhpSerialize, format!("a:3:{{s:1:\"a\";{one}i:0;{two}s:1:\"a\";r:2;}}")),
+            ];
+            for (format, text) in sessions {
+                let Ok(bag) = Bag::parse(format, text.clone()) else { continue };
+                // Which case of an enum is named may differ.
+                if !text.contains('E') && bag.index.links.is_some() {
+                    assert_eq!(bag.targets(), bag.graph().unwrap().targets(), "{text}");
+                    followed += 1;
+                }
+            }
+        }
+        assert!(followed > 500, "{followed}");
+    }
+
+    #[test]
     fn a_value_by_itself_is_numbered_as_the_graph_numbers_it() {
         let mut random = 89;
         let (mut whole, mut parts) = (0, 0);
