@@ -47,27 +47,75 @@ pub(crate) fn with_path(bytes: &[u8], fault: Fault) -> Error {
     Error::data(fault, if again.is_err() { trail.steps() } else { Vec::new() })
 }
 
-/// Builds a value from bytes that have been checked and have no references.
+/// The numbers that references have in a value by itself.
+struct Numbers<'t> {
+    targets: &'t [(u32, u32)],
+    // Where what each number counts is written.
+    slots: Vec<u32>,
+    // How many values the numbers in the bytes count before this one.
+    before: Option<u64>,
+}
+
+/// What the graph has to write anew first.
+#[cold]
+fn unclear(at: usize) -> Fault {
+    Fault { kind: ErrorKind::Reference, at, what: "a reference that may have another number" }
+}
+
+impl Numbers<'_> {
+    /// A head as it is in the value by itself.
+    fn renumber<'a>(&mut self, head: Head<'a>, at: usize) -> Scan<Head<'a>> {
+        let here = u32::try_from(at).map_err(|_| unclear(at))?;
+        let (Head::Alias(written) | Head::Handle(written)) = head else {
+            // What payloads count is not known, and the same case of an enum would come again as `r:`.
+            if matches!(head, Head::Custom(..) | Head::Enum(..)) {
+                return Err(unclear(at));
+            }
+            self.slots.push(here);
+            return Ok(head);
+        };
+        let target = self.targets.binary_search_by_key(&here, |(at, _)| *at).map(|known| self.targets[known].1);
+        let slot = target.and_then(|target| self.slots.binary_search(&target)).map_err(|_| unclear(at))?;
+        let number = slot as u64 + 1;
+        // All differ by the same, but for a number that is given to an `r:`.
+        let before = written.wrapping_sub(number);
+        // A value of a session, taken by itself, is no variable that something in it could share.
+        let whole = number == 1 && matches!(head, Head::Alias(_));
+        if *self.before.get_or_insert(before) != before || whole {
+            return Err(unclear(at));
+        }
+        if matches!(head, Head::Alias(_)) {
+            return Ok(Head::Alias(number));
+        }
+        self.slots.push(here);
+        Ok(Head::Handle(number))
+    }
+}
+
+/// Builds a value from bytes that have been checked.
 #[derive(Default)]
-struct Builder {
+struct Builder<'t> {
     // The arrays and objects that are open, and the key under which each will stand.
     open: Vec<(Value, Option<Key>)>,
     key: Option<Key>,
     done: Value,
+    // Where there are references. No key may come again then.
+    numbers: Option<Numbers<'t>>,
 }
 
-impl Builder {
-    fn finish(&mut self, value: Value, key: Option<Key>) {
-        match (self.open.last_mut().and_then(|(parent, _)| parent.elements_mut()), key) {
-            (Some(elements), Some(key)) => {
-                elements.put(key, value);
-            }
-            _ => self.done = value,
-        }
+impl Builder<'_> {
+    fn finish(&mut self, value: Value, key: Option<Key>, end: usize) -> Scan<()> {
+        let parent = self.open.last_mut().and_then(|(parent, _)| parent.elements_mut());
+        let (Some(elements), Some(key)) = (parent, key) else {
+            self.done = value;
+            return Ok(());
+        };
+        let again = elements.put(key, value).is_some();
+        if again && self.numbers.is_some() { Err(unclear(end)) } else { Ok(()) }
     }
 }
 
-impl<'a> Sink<'a> for Builder {
+impl<'a> Sink<'a> for Builder<'_> {
     fn key(&mut self, key: RawKey<'a>, _: usize, _: usize, _: usize) -> Scan<()> {
         let object = match self.open.last() {
             Some((Value::Object(object), _)) => Some(object),
@@ -80,29 +128,29 @@ impl<'a> Sink<'a> for Builder {
         Ok(())
     }
 
-    fn head(&mut self, head: Head<'a>, _: usize, _: usize) -> Scan<()> {
+    fn head(&mut self, mut head: Head<'a>, at: usize, end: usize) -> Scan<()> {
+        if let Some(numbers) = &mut self.numbers {
+            head = numbers.renumber(head, at)?;
+        }
         let value = match head {
             // The bytes have been walked before: so many elements there are.
             Head::Array(n) => Value::Array(Array::with_room(n as usize)),
             Head::Object(class, n) => Value::Object(Object::new(class_name(class), Array::with_room(n as usize))),
             scalar => {
                 let key = self.key.take();
-                self.finish(scalar_value(scalar), key);
-                return Ok(());
+                return self.finish(scalar_value(scalar), key, end);
             }
         };
         self.open.push((value, self.key.take()));
         Ok(())
     }
 
-    fn close(&mut self, _: usize) -> Scan<()> {
-        if let Some((mut value, key)) = self.open.pop() {
-            if let Some(elements) = value.elements_mut() {
-                elements.shrink();
-            }
-            self.finish(value, key);
+    fn close(&mut self, end: usize) -> Scan<()> {
+        let Some((mut value, key)) = self.open.pop() else { return Ok(()) };
+        if let Some(elements) = value.elements_mut() {
+            elements.shrink();
         }
-        Ok(())
+        self.finish(value, key, end)
     }
 }
 
@@ -141,19 +189,26 @@ fn scalar_value(head: Head<'_>) -> Value {
     }
 }
 
-/// Builds a value from bytes that have been checked.
-pub(crate) fn build(bytes: &[u8], references: bool) -> Result<Value> {
-    // With references, duplicate keys would shift what the numbers mean: written anew there are none.
-    let anew;
-    let bytes = if references {
-        anew = Graph::of_value(bytes)?.canonical_value(crate::number::Precision::Digits(17))?;
-        &anew
-    } else {
-        bytes
-    };
+/// Builds a value from bytes that have been checked and have no references.
+pub(crate) fn build(bytes: &[u8]) -> Result<Value> {
     let mut builder = Builder::default();
     Walker::default().value(bytes, 0, 0, &mut builder).map_err(|fault| with_path(bytes, fault))?;
     Ok(builder.done)
+}
+
+/// Builds the value that begins at this one of bytes that have been checked, with its references numbered from 1.
+/// `None` if that has to be written anew before: a key that comes again is counted but once, and with references out
+/// of the value there is more to count.
+pub(crate) fn build_numbered(bytes: &[u8], at: usize, targets: &[(u32, u32)]) -> Option<Value> {
+    let numbers = Numbers { targets, slots: Vec::new(), before: None };
+    let mut builder = Builder { numbers: Some(numbers), ..Builder::default() };
+    Walker::default().value(bytes, at, 0, &mut builder).ok()?;
+    Some(builder.done)
+}
+
+/// The same, for one value that is all there is, whatever is in it.
+fn build_anew(bytes: &[u8]) -> Result<Value> {
+    build(&Graph::of_value(bytes)?.canonical_value(crate::number::Precision::Digits(17))?)
 }
 
 impl Value {
@@ -167,7 +222,10 @@ impl Value {
     /// ```
     pub fn unserialize(bytes: &[u8]) -> Result<Self> {
         let targets = check(bytes)?;
-        build(bytes, !targets.is_empty())
+        if targets.is_empty() {
+            return build(bytes);
+        }
+        build_numbered(bytes, 0, &targets).map_or_else(|| build_anew(bytes), Ok)
     }
 }
 

@@ -125,7 +125,8 @@ impl Bag {
         self.index.winner(self.format, &self.data, first)
     }
 
-    fn is_frozen(&self) -> bool {
+    /// Whether a payload makes numbers uncertain.
+    pub(super) fn is_frozen(&self) -> bool {
         self.index.links.as_ref().is_some_and(|links| links.frozen)
     }
 

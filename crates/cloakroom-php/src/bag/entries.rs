@@ -27,25 +27,25 @@ impl Default for Entries {
 impl Entries {
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
-        match self {
-            Self::Few(entries, count) => {
-                if let Some(slot) = entries.get_mut(*count) {
-                    *slot = entry;
-                    *count += 1;
-                } else {
-                    self.move_out(entry);
-                }
+        if let Self::Few(entries, count) = self {
+            if let Some(slot) = entries.get_mut(*count) {
+                *slot = entry;
+                *count += 1;
+                return;
             }
-            Self::Many(entries) => entries.push(entry),
+            // The entry is not given along: it would be written to memory each time, only to be read back at once.
+            self.move_out();
+        }
+        if let Self::Many(entries) = self {
+            entries.push(entry);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn move_out(&mut self, entry: Entry) {
+    fn move_out(&mut self) {
         let mut many = Vec::with_capacity(2 * IN_PLACE);
         many.extend_from_slice(self);
-        many.push(entry);
         *self = Self::Many(many);
     }
 }

@@ -1,8 +1,8 @@
 //! The index pass: where each key's value lies, after PHP's whole grammar has been checked.
 //!
 //! Its bound: 192 bytes for up to 12 keys, else per key of the session 12 bytes, doubled while it grows; and above 16
-//! keys, once several have been asked for, a hash cell of at most 11. Per reference 8 bytes. Only a session with
-//! references is followed value by value: see [`super::targets`].
+//! keys, once several have been asked for, a hash cell of at most 11. Per reference 8 bytes. Only in a session with
+//! references are values counted: see [`super::targets`].
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::entries::Entries;
 pub(super) use super::entries::Entry;
 use super::graph::{Graph, payload_may_count, payload_may_refer};
 use super::lookup::Lookup;
-use super::targets::Follower;
+use super::targets::Counter;
 use crate::error::{Error, ErrorKind, Fault, Result};
 use crate::formats::{Format, array_head};
 use crate::key::{Key, KeyRef, canonical_int};
-use crate::scan::{Head, RawKey, Scan, Sink, Walker, unescape};
+use crate::scan::{Head, RawKey, Scan, Sink, Walker, behind_scalar, plain_string, unescape};
 use crate::trail::Trail;
 
 /// What is to be known where numbers are at stake.
@@ -63,6 +63,23 @@ impl Notes {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// A sink for the values of a session.
+pub(super) trait Entered<'a>: Sink<'a> {
+    /// A session's key and its value begin here and there.
+    fn entry(&mut self, _format: Format, _key: usize, _value: usize) {}
+}
+
+impl Entered<'_> for Unlinked {}
+impl Entered<'_> for Notes {}
+impl Entered<'_> for Counter<'_> {
+    fn entry(&mut self, format: Format, key: usize, value: usize) {
+        match format {
+            Format::PhpSerialize => self.elements(key),
+            _ => self.alone(value),
         }
     }
 }
@@ -153,12 +170,16 @@ impl Index {
     /// The index of a session that has references.
     fn linked(format: Format, bytes: &[u8]) -> Result<Self> {
         let mut index = Self::default();
-        let mut follower = Follower::new(bytes);
-        // The array of php_serialize is the first value, and its keys are variables like any other.
-        follower.number((format == Format::PhpSerialize).then_some(0));
-        let followed = index.walk(format, bytes, &mut follower).is_ok();
-        if followed && !(format == Format::PhpSerialize && index.repeats(format, bytes)) {
-            index.links = Some(Box::new(Links { targets: follower.targets, ..follower.notes.links }));
+        let mut counter = Counter::new(bytes);
+        if format == Format::PhpSerialize {
+            // The array is the first value.
+            counter.alone(0);
+            counter.plain(1);
+        }
+        if index.walk(format, bytes, &mut counter).is_ok()
+            && let Some(targets) = counter.targets()
+        {
+            index.links = Some(Box::new(Links { targets, ..counter.notes.links }));
             return Ok(index);
         }
         // What is wrong with the grammar is said first.
@@ -172,49 +193,53 @@ impl Index {
 
     /// Walks over the session and notes its entries.
     #[inline]
-    fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Sink<'a>) -> Result<(), Stop> {
+    fn walk<'a>(&mut self, format: Format, bytes: &'a [u8], sink: &mut impl Entered<'a>) -> Result<(), Stop> {
         let outside = |fault| Stop { fault, entry: None };
-        let mut at = 0;
-        // None: as many as there are.
-        let mut left = None;
-        if format == Format::PhpSerialize && !bytes.is_empty() {
-            let (n, start) = array_head(bytes).map_err(outside)?.unwrap_or((0, 0));
-            (left, at) = (Some(n), start);
-        }
-        let above = usize::from(format == Format::PhpSerialize);
+        let listed = format == Format::PhpSerialize && !bytes.is_empty();
+        // Elsewhere there are as many as there are.
+        let (mut left, mut at) =
+            if listed { array_head(bytes).map_err(outside)?.unwrap_or((0, 0)) } else { (u32::MAX, 0) };
+        let above = usize::from(listed);
         self.body.0 = small(at);
         let mut walker = Walker::default();
-        while left.map_or(at < bytes.len(), |n| n > 0) {
-            left = left.map(|n| n - 1);
-            let (key, value) = format.entry(bytes, at).map_err(outside)?;
-            let end =
-                walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?;
-            self.note(key, Entry { key: small(at), value: small(value), end: small(end) });
+        while left > 0 && (listed || at < bytes.len()) {
+            left -= 1;
+            let value = if let Some(value) = format.behind_key(bytes, at) {
+                value
+            } else {
+                let (key, value) = format.entry(bytes, at).map_err(outside)?;
+                self.note_key(key);
+                value
+            };
+            sink.entry(format, at, value);
+            let end = if let Some(end) = behind_scalar(bytes, value) {
+                sink.plain(1);
+                end
+            } else {
+                walker.value(bytes, value, above, sink).map_err(|fault| Stop { fault, entry: Some((at, value)) })?
+            };
+            self.entries.push(Entry { key: small(at), value: small(value), end: small(end) });
             at = end;
         }
         self.body.1 = small(at);
-        if left.is_some() && at > 0 && bytes.get(at) != Some(&b'}') {
+        if listed && at > 0 && bytes.get(at) != Some(&b'}') {
             return Err(outside(crate::scan::fault(bytes, at, "expected `}` after the last element")));
         }
         Ok(())
     }
 
+    /// Before the entry of this key is added.
     #[inline]
-    fn note(&mut self, key: RawKey<'_>, entry: Entry) {
+    fn note_key(&mut self, key: RawKey<'_>) {
         if let RawKey::Escaped(len, text) = key {
-            self.note_escaped(len, text);
+            self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
         }
-        self.entries.push(entry);
-    }
-
-    #[cold]
-    fn note_escaped(&mut self, len: usize, text: &[u8]) {
-        self.escaped.push((small(self.entries.len()), unescape(len, text).into()));
     }
 
     /// Adds an entry behind all others, of a key that is not there yet.
     pub(super) fn add(&mut self, format: Format, bytes: &[u8], key: RawKey<'_>, entry: Entry) {
-        self.note(key, entry);
+        self.note_key(key);
+        self.entries.push(entry);
         let mut lookup = std::mem::take(&mut self.lookup);
         lookup.added(small(self.entries.len() - 1), |n| self.key(format, bytes, n));
         self.lookup = lookup;
@@ -247,11 +272,8 @@ impl Index {
             (Format::PhpSerialize, KeyRef::Str(name)) => {
                 // `s:1:"a";` or longer; whatever else begins otherwise.
                 let quoted = length >= name.len() + 7 && bytes.get(value - 3 - name.len()) == Some(&b'"');
-                let digits = name.len().checked_ilog10().unwrap_or(0) as usize + 1;
-                let plain = bytes.get(key) == Some(&b's') && name.first().is_some_and(|first| *first > b'9');
-                // Its length written without zeros before it, and no name that is read as an integer.
-                if quoted && plain && length == name.len() + 6 + digits {
-                    return bytes.get(value - 2 - name.len()..value - 2) == Some(name);
+                if quoted && let Some((text, _)) = plain_string(bytes, key) {
+                    return text == name && canonical_int(name).is_none();
                 }
                 quoted || bytes.get(key) == Some(&b'S')
             }
@@ -273,11 +295,12 @@ impl Index {
         }
     }
 
+    #[inline]
     fn last(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<u32> {
         if let Some(table) = self.lookup.table(small(self.entries.len()), false, |n| self.key(format, bytes, n)) {
             return table.last(key, |n| self.key(format, bytes, n));
         }
-        let mut entries = (0..small(self.entries.len())).zip(&*self.entries).rev();
+        let mut entries = self.entries.iter().enumerate().rev().map(|(n, entry)| (small(n), entry));
         entries.find(|(n, entry)| self.has_key(format, bytes, *n, **entry, key)).map(|(n, _)| n)
     }
 
@@ -287,6 +310,7 @@ impl Index {
     }
 
     /// The entry that has this key's value.
+    #[inline]
     pub(super) fn value(&self, format: Format, bytes: &[u8], key: KeyRef<'_>) -> Option<Entry> {
         self.last(format, bytes, key).map(|last| self.entries[last as usize])
     }

@@ -19,6 +19,7 @@ use crate::formats::Format;
 use crate::key::{AsKey, KeyRef};
 use crate::number::Precision;
 use crate::options::Options;
+use crate::unserialize::{build, build_numbered};
 use crate::value::Value;
 use index::Index;
 
@@ -136,11 +137,16 @@ impl Bag {
         let Some(entry) = self.index.value(self.format, &self.data, key) else { return Ok(None) };
         let span = &self.data[entry.value as usize..entry.end as usize];
         if !self.touches_references(entry) {
-            return crate::unserialize::build(span, false).map(Some).map_err(|error| error.under(key));
+            return build(span).map(Some).map_err(|error| error.under(key));
+        }
+        if !self.is_frozen()
+            && let Some(value) = build_numbered(&self.data, entry.value as usize, self.targets())
+        {
+            return Ok(Some(value));
         }
         // Numbered from 1, and no key comes twice.
         let Some(bytes) = self.written_anew(key, Precision::Digits(17))? else { return Ok(None) };
-        crate::unserialize::build(&bytes, false).map(Some).map_err(|error| error.under(key))
+        build(&bytes).map(Some).map_err(|error| error.under(key))
     }
 
     /// A key's value as it lies in the session.

@@ -91,6 +91,7 @@ impl<'a, 't> De<'a, 't> {
         Ok(target)
     }
 
+    #[inline]
     fn is_null(&self) -> Result<bool> {
         let at = match self.buf.get(self.at) {
             Some(b'R' | b'r') => self.target(self.at)?,

@@ -52,6 +52,17 @@ impl Format {
         }
     }
 
+    /// Where the value begins whose key begins here, if that is seen at a glance.
+    #[expect(clippy::inline_always, reason = "the walk over a session's keys is made of this")]
+    #[inline(always)]
+    pub(crate) fn behind_key(self, buf: &[u8], at: usize) -> Option<usize> {
+        match self {
+            Self::Php => php::key(buf, at).ok().map(|(_, value)| value),
+            Self::PhpBinary => php_binary::key(buf, at).ok().map(|(_, value)| value),
+            Self::PhpSerialize => crate::scan::behind_key(buf, at),
+        }
+    }
+
     pub(crate) fn write_key(self, out: &mut Vec<u8>, key: KeyRef<'_>) {
         match self {
             Self::Php => php::write_key(out, key),

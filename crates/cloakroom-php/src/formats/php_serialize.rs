@@ -5,10 +5,13 @@
 //! ([`RootNotArray`](crate::ErrorKind::RootNotArray)), except `N;`, which PHP makes an empty session.
 
 use crate::error::{ErrorKind, Fault};
-use crate::scan::{Head, Scan, Walker, head};
+use crate::scan::{Head, Scan, Walker, head, opening};
 
 /// How many elements the array says it has, and where they begin; `None` for `N;`.
 pub(crate) fn array_head(buf: &[u8]) -> Scan<Option<(u32, usize)>> {
+    if let Some(found) = opening(buf, 0) {
+        return Ok(Some(found));
+    }
     match head(buf, 0)? {
         (Head::Array(n), start) => Ok(Some((n, start))),
         (Head::Null, _) => Ok(None),

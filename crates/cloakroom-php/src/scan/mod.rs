@@ -3,14 +3,13 @@
 //! Everything that reads PHP's values goes through here: the index pass with a [`Sink`] that ignores nearly all of
 //! it, the decoders with sinks that build. Lengths wrap at 64 bits and integers clamp, as PHP's do.
 //!
-//! The commonest tokens are read by [`quick`], eight bytes at a time; all others, all that is wrong, and the last few
-//! bytes by [`thorough`].
+//! The commonest tokens are read by [`quick`], eight bytes at a time; all others, and all that is wrong, by [`thorough`].
 
 mod quick;
 mod thorough;
 
 use crate::error::{ErrorKind, Fault};
-pub(crate) use quick::{opening, plain_float, plain_integer, plain_string, until_bar};
+pub(crate) use quick::{behind_key, behind_scalar, opening, plain_float, plain_integer, plain_string, until_bar};
 pub(crate) use thorough::unescape;
 
 /// PHP's `unserialize_max_depth`.
@@ -50,10 +49,14 @@ pub(crate) enum RawKey<'a> {
 
 /// What the walker tells while it walks.
 pub(crate) trait Sink<'a> {
-    /// Wants neither keys nor ends, and of values only those of which one can tell by their tag that they are no plain
-    /// scalar and no array: others may be told or not.
+    /// Wants to know of no key, and of scalars only how many there are.
     const BLIND: bool = false;
 
+    /// Told to the blind instead of keys: here begins the key of one element, or of several in a row of which all but
+    /// the last are plain scalars.
+    fn elements(&mut self, _at: usize) {}
+    /// Told to the blind: so many plain scalars.
+    fn plain(&mut self, _count: u32) {}
     /// A key at this nesting depth (1 within the outermost array), beginning at `at`.
     fn key(&mut self, _key: RawKey<'a>, _depth: usize, _at: usize, _end: usize) -> Scan<()> {
         Ok(())
@@ -122,6 +125,10 @@ impl Walker {
                 }
                 if S::BLIND {
                     let skimmed = quick::skim(buf, at, left);
+                    if skimmed.at > at {
+                        sink.elements(at);
+                        sink.plain(left - skimmed.left - u32::from(skimmed.before_value));
+                    }
                     (at, left) = (skimmed.at, skimmed.left);
                     if skimmed.before_value {
                         break;
@@ -132,7 +139,11 @@ impl Walker {
                     let start = at;
                     let (name, next) = key(buf, at)?;
                     at = next;
-                    sink.key(name, depth, start, at)?;
+                    if S::BLIND {
+                        sink.elements(start);
+                    } else {
+                        sink.key(name, depth, start, at)?;
+                    }
                     break;
                 }
                 if buf.get(at) != Some(&b'}') {

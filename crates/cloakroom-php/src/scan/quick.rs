@@ -1,5 +1,5 @@
 //! The tokens that sessions are made of, read eight bytes at a time. `None` says nothing about the bytes: whatever is
-//! longer, rarer, wrong or too near the end is left to [`super::thorough`], and what is read here reads the same there.
+//! longer, rarer or wrong is left to [`super::thorough`], and what is read here reads the same there.
 
 #![expect(clippy::inline_always, reason = "the walk over a session is made of these")]
 
@@ -52,7 +52,18 @@ const ARRAY_3: Pattern = pattern(*b"a:\0\0\0:{\0");
 #[inline(always)]
 fn word(buf: &[u8], at: usize) -> Option<(&[u8], u64)> {
     let rest = buf.get(at..)?;
-    rest.first_chunk().map(|bytes| (rest, u64::from_le_bytes(*bytes)))
+    let word = match rest.first_chunk() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => last_word(buf, rest.len())?,
+    };
+    Some((rest, word))
+}
+
+/// The last few bytes. Behind them there are zeros, which are part of no token.
+#[cold]
+fn last_word(buf: &[u8], left: usize) -> Option<u64> {
+    let word = u64::from_le_bytes(*buf.last_chunk()?);
+    u32::try_from(8 * (8 - left)).ok().and_then(|gone| word.checked_shr(gone))
 }
 
 /// The digit at this byte; more than 9 if there is none.
@@ -232,8 +243,7 @@ fn past_key(rest: &[u8]) -> Option<&[u8]> {
 
 /// What comes behind a value that is no array or object.
 #[inline(always)]
-fn past_scalar(rest: &[u8]) -> Option<&[u8]> {
-    let word = u64::from_le_bytes(*rest.first_chunk()?);
+fn past_scalar(rest: &[u8], word: u64) -> Option<&[u8]> {
     if STR.fits(word) {
         past_string(rest, word)
     } else if INT.fits(word) {
@@ -291,7 +301,8 @@ pub(super) fn skim(buf: &[u8], at: usize, mut left: u32) -> Skimmed {
     while left > 0 {
         let Some(value) = past_key(rest) else { break };
         left -= 1;
-        let Some(next) = past_scalar(value) else {
+        let word = value.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let Some(next) = word.and_then(|word| past_scalar(value, word)) else {
             rest = value;
             before_value = true;
             break;
@@ -299,6 +310,19 @@ pub(super) fn skim(buf: &[u8], at: usize, mut left: u32) -> Skimmed {
         rest = next;
     }
     Skimmed { at: buf.len() - rest.len(), left, before_value }
+}
+
+/// Where what follows this key begins.
+#[inline(always)]
+pub(crate) fn behind_key(buf: &[u8], at: usize) -> Option<usize> {
+    Some(buf.len() - past_key(buf.get(at..)?)?.len())
+}
+
+/// Where what follows this value begins, if it is no array or object.
+#[inline(always)]
+pub(crate) fn behind_scalar(buf: &[u8], at: usize) -> Option<usize> {
+    let (rest, word) = word(buf, at)?;
+    Some(buf.len() - past_scalar(rest, word)?.len())
 }
 
 /// A string, and where what follows it begins.

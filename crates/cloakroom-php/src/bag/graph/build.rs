@@ -62,7 +62,6 @@ impl<'a> Sink<'a> for Builder<'_, 'a> {
         };
         match head {
             Head::Alias(n) => {
-                self.graph.references.push((small(at), place));
                 match self.target(n, at)? {
                     None => self.graph.unknown(place, small(at)),
                     Some(target) => {
@@ -72,10 +71,10 @@ impl<'a> Sink<'a> for Builder<'_, 'a> {
                         self.graph.places[place as usize] = cell;
                     }
                 }
+                self.graph.refers(place, small(at));
                 return Ok(());
             }
             Head::Handle(n) => {
-                self.graph.references.push((small(at), place));
                 let target = self.target(n, at)?;
                 self.slots.push(place);
                 match target {
@@ -90,6 +89,7 @@ impl<'a> Sink<'a> for Builder<'_, 'a> {
                         self.graph.assign(place, content);
                     }
                 }
+                self.graph.refers(place, small(at));
                 return Ok(());
             }
             Head::Custom(_, payload) if payload_may_count(payload) => {

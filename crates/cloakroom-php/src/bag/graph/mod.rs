@@ -60,7 +60,8 @@ pub(crate) struct Graph<'a> {
     top: Option<Place>,
     // An enum's case is one object wherever it stands.
     cases: HashMap<(&'a [u8], &'a [u8]), u32>,
-    references: Vec<(u32, Place)>,
+    // Where each reference lies, its place, and where what it means is written.
+    references: Vec<(u32, Place, u32)>,
     // Nothing has changed since places were counted.
     settled: bool,
     /// A reference's number may or may not count what a `C:` payload holds.
@@ -227,11 +228,15 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// For every reference, in the order of the bytes, where what it means is written.
+    /// A reference in this place has been read, and what it means is there.
+    fn refers(&mut self, place: Place, at: u32) {
+        let content = self.cells[self.places[place as usize] as usize].content;
+        self.references.push((at, place, self.contents[content as usize].at));
+    }
+
+    /// For every reference, in the order of the bytes, where what it means is written, also if its key came again.
     pub(crate) fn targets(&self) -> Vec<(u32, u32)> {
-        let content = |place: Place| self.cells[self.places[place as usize] as usize].content;
-        let mut targets: Vec<_> =
-            self.references.iter().map(|&(at, place)| (at, self.contents[content(place) as usize].at)).collect();
+        let mut targets: Vec<_> = self.references.iter().map(|&(at, _, target)| (at, target)).collect();
         targets.sort_unstable();
         targets
     }
@@ -322,7 +327,7 @@ impl<'a> Graph<'a> {
 
     /// The place that holds what begins at this byte of the session.
     fn place_at(&self, at: u32) -> Option<Place> {
-        if let Ok(found) = self.references.binary_search_by_key(&at, |(at, _)| *at) {
+        if let Ok(found) = self.references.binary_search_by_key(&at, |(at, ..)| *at) {
             return Some(self.references[found].1);
         }
         (0..).zip(&self.places).find_map(|(place, cell)| {
