@@ -17,6 +17,9 @@ use crate::process::{cargo, line};
 
 /// At least so many programs run at once.
 const AT_ONCE: usize = 2;
+/// Whose programs run one by one when all others have ended: they ask real servers within the limits of real requests,
+/// which a crowded machine exceeds.
+const ALONE: &[&str] = &["examples"];
 /// How many tests of a program run at once.
 const THREADS: &str = "RUST_TEST_THREADS";
 
@@ -122,17 +125,28 @@ fn text(json: &str, name: &str) -> Option<String> {
 /// Runs all programs, and says how many tests ended how, and what failed.
 pub(crate) fn run(programs: &[Program], arguments: &[String]) -> (Tally, Vec<String>) {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let alone =
+        |program: &Program| program.folder.file_name().is_some_and(|folder| ALONE.iter().any(|one| folder == *one));
+    let (alone, together): (Vec<_>, Vec<_>) = programs.iter().partition(|program| alone(program));
+    let (mut tally, mut failed) = at_once(together, processors.max(AT_ONCE), arguments);
+    let (rest, more) = at_once(alone, 1, arguments);
+    tally.add(rest);
+    failed.extend(more);
+    (tally, failed)
+}
+
+fn at_once(programs: Vec<&Program>, lanes: usize, arguments: &[String]) -> (Tally, Vec<String>) {
     // The largest first: they take longest, and what is left for the end is to be short.
-    let mut queue: Vec<_> = programs.iter().collect();
+    let mut queue = programs;
     queue.sort_by_key(|program| Reverse(std::fs::metadata(&program.executable).map_or(0, |file| file.len())));
     let queue = Mutex::new(VecDeque::from(queue));
     let done = Mutex::new((Tally::default(), Vec::new()));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     std::thread::scope(|scope| {
-        for _ in 0..processors.max(AT_ONCE) {
+        for _ in 0..lanes {
             scope.spawn(|| {
                 while let Some(program) = next() {
-                    let (tally, failed) = program.run(arguments, 2 * processors);
+                    let (tally, failed) = program.run(arguments);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     done.0.add(tally);
                     done.1.extend(failed);
@@ -172,13 +186,14 @@ impl Program {
         self.of_library
     }
 
-    fn run(&self, arguments: &[String], threads: usize) -> (Tally, Option<String>) {
+    fn run(&self, arguments: &[String]) -> (Tally, Option<String>) {
         let begun = Instant::now();
         let mut command = Command::new(&self.executable);
         command.args(arguments).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         if std::env::var_os(THREADS).is_none() {
-            command.env(THREADS, threads.to_string());
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env(THREADS, (2 * processors).to_string());
         }
         let name = &self.name;
         let mut child = match command.spawn() {

@@ -153,7 +153,9 @@ impl Engine {
         if hit && !self.parts.draws.sweeping.swap(true, Ordering::AcqRel) {
             let engine = self.clone();
             let sweeping = Sweeping(Arc::clone(&self.parts.draws));
-            self.spawn(async move {
+            let Ok(runtime) = Handle::try_current() else { return };
+            // Not one of those that a shutdown waits for: each step is whole by itself.
+            runtime.spawn(async move {
                 let _sweeping = sweeping;
                 tokio::time::sleep(SWEEP_DELAY).await;
                 if let Err(error) = engine.sweep().await {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cloakroom_core::{Clock, DynStore, Engine, Random, Result, Session, Settings, Store, SystemClock, SystemRandom};
 use http::HeaderMap;
 use http::request::Parts;
+use tokio::sync::OnceCell;
 
 use crate::connect::{Source, open};
 
@@ -26,20 +27,19 @@ pub struct Cloakroom {
 struct Stores {
     /// The engine's own store was chosen by PHP's settings, too, so that a request may choose another.
     by_settings: bool,
-    open: Mutex<HashMap<Place, Arc<dyn DynStore>>>,
+    open: Mutex<HashMap<Place, Opened>>,
 }
 
+/// A store that is opened by who asks first, while those who want the same one wait.
+type Opened = Arc<OnceCell<Arc<dyn DynStore>>>;
+
 impl Stores {
-    fn open(&self) -> MutexGuard<'_, HashMap<Place, Arc<dyn DynStore>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Place, Opened>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, place: &Place) -> Option<Arc<dyn DynStore>> {
-        self.open().get(place).map(Arc::clone)
-    }
-
-    fn keep(&self, place: Place, store: Arc<dyn DynStore>) -> Arc<dyn DynStore> {
-        Arc::clone(self.open().entry(place).or_insert(store))
+    fn place(&self, place: Place) -> Opened {
+        Arc::clone(self.open().entry(place).or_default())
     }
 }
 
@@ -100,11 +100,8 @@ impl Cloakroom {
         let store = if !self.stores.by_settings || wanted == key(self.settings()) {
             Arc::clone(self.engine.store())
         } else {
-            match self.stores.find(&wanted) {
-                Some(store) => store,
-                // Whoever opens the same one at the same time: the first is kept.
-                None => self.stores.keep(wanted, open(Source::Settings, settings).await?),
-            }
+            let place = self.stores.place(wanted);
+            Arc::clone(place.get_or_try_init(|| open(Source::Settings, settings)).await?)
         };
         Ok(self.engine.reconfigured(settings.clone(), store))
     }
@@ -128,7 +125,7 @@ impl Cloakroom {
     /// stopped. See [`Engine::shutdown`].
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
-        let stores: Vec<_> = self.stores.open().values().cloned().collect();
+        let stores: Vec<_> = self.stores.open().values().filter_map(|store| store.get().cloned()).collect();
         for store in stores {
             self.engine.reconfigured(self.settings().clone(), store).shutdown().await;
         }

@@ -149,7 +149,8 @@ fn refusal(error: &dyn DatabaseError) -> (Refusal, Cow<'_, str>, bool) {
 /// By SQLSTATE.
 fn of_postgres(code: &str) -> Refusal {
     match code {
-        "40001" | "40P01" | "23P01" => Refusal::Again,
+        // The last one: called off, by a limit of the server's or by who took it for somebody else's.
+        "40001" | "40P01" | "23P01" | "57014" => Refusal::Again,
         "55P03" => Refusal::Held,
         "23505" => Refusal::Duplicate,
         "42P01" | "42703" | "3F000" => Refusal::Missing,
@@ -162,7 +163,7 @@ fn of_postgres(code: &str) -> Refusal {
 /// By number, which says more than MySQL's SQLSTATE does.
 fn of_mysql(number: u16) -> Refusal {
     match number {
-        1213 | 1020 => Refusal::Again,
+        1213 | 1020 | 1317 => Refusal::Again,
         1205 | 3572 => Refusal::Held,
         1062 => Refusal::Duplicate,
         1146 | 1054 => Refusal::Missing,

@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Failure, Refusal};
-use crate::layout::{Dialect, LockMode, advisory_name, advisory_number};
+use crate::layout::{Dialect, LockMode, advisory_name, advisory_number, text_literal};
 use crate::pool::{Conn, Pool, within};
 use crate::row::Arg;
 use crate::symfony::SymfonyTable;
 
 /// How long an answer takes that nobody has to be waited for.
 const AT_ONCE: Duration = Duration::from_millis(50);
+/// So much of a statement is compared: PostgreSQL keeps the first 1,024 bytes of each.
+const SHOWN: usize = 200;
 /// How long calling a wait off may take.
 const CALLING_OFF: Duration = Duration::from_millis(500);
 /// How often it is made sure, while a statement waits for a lock, that it does.
@@ -24,13 +26,24 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const COARSE: Duration = Duration::from_millis(50);
 
 /// Tells a task that nobody waits for it any more.
-pub(crate) struct Gone(oneshot::Receiver<()>);
+pub(crate) struct Gone {
+    caller: oneshot::Receiver<()>,
+    left: bool,
+}
 
 impl Gone {
     /// What the caller keeps, and what the task gets.
     pub(crate) fn pair() -> (oneshot::Sender<()>, Gone) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Gone(receiver))
+        (sender, Gone { caller: receiver, left: false })
+    }
+
+    /// Returns when the caller has left, and at once ever after.
+    async fn left(&mut self) {
+        if !self.left {
+            let _ = (&mut self.caller).await;
+            self.left = true;
+        }
     }
 }
 
@@ -83,11 +96,12 @@ impl<'a> Patience<'a> {
         i64::try_from(self.left().as_millis().div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
     }
 
-    /// Awaits an exchange that waits for a lock. The time does not count as talking, for as long as somebody is known to
+    /// Awaits an exchange that waits for a lock; `waiting` is its statement. The time does not count as talking, for as long as somebody is known to
     /// wait; a server that is not there any more, or a connection that has fallen silent, is found out in time.
     pub(crate) async fn wait<T>(
         &mut self,
         deadline: &Deadline,
+        waiting: &str,
         exchange: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let io_left = deadline.io_left();
@@ -107,13 +121,13 @@ impl<'a> Patience<'a> {
             tokio::select! {
                 biased;
                 answer = &mut exchange => return answer,
-                _ = &mut self.gone.0 => {
+                () = self.gone.left() => {
                     // What is free comes at once, and is given back in good order.
                     if let Ok(answer) = timeout(AT_ONCE, &mut exchange).await {
                         return answer;
                     }
                     self.called_off = true;
-                    self.call_off(exchange).await;
+                    self.call_off(waiting, exchange).await;
                     return Err(Failure::NotSent(Error::unavailable("nobody waits for this any more")));
                 }
                 () = sleep_until(end) => {
@@ -147,16 +161,39 @@ impl<'a> Patience<'a> {
 
     /// Ends a wait in the server, where it would go on without us until its limit: requests that come and go would fill
     /// the server with them.
-    async fn call_off<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) {
+    ///
+    /// Through a proxy, or after a failover, the number may be that of somebody else's connection: only a wait with this very
+    /// statement is called off. Another process of ours that is hit all the same tries once more.
+    async fn call_off<T>(&self, waiting: &str, exchange: impl Future<Output = Result<T, Failure>>) {
         let Some(number) = self.number else { return };
-        let text = match self.symfony.texts.dialect {
-            Dialect::Postgres => format!("SELECT pg_cancel_backend({number})"),
-            Dialect::MySql => format!("KILL QUERY {number}"),
-        };
         let deadline = Deadline::new(CALLING_OFF, Duration::ZERO);
         let call_off = async {
             let mut conn = self.pool.get(&deadline).await?;
-            within(&deadline, conn.run_once(text)).await
+            let begin = waiting.get(..waiting.len().min(SHOWN)).unwrap_or_default();
+            match self.symfony.texts.dialect {
+                Dialect::Postgres => {
+                    let call_off = format!(
+                        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = {number} \
+                         AND wait_event_type = 'Lock' AND starts_with(query, {})",
+                        text_literal(Dialect::Postgres, begin.as_bytes())
+                    );
+                    within(&deadline, conn.rows_once(call_off)).await?;
+                }
+                Dialect::MySql => {
+                    // There it is told with the values in their places.
+                    let begin = begin.split('?').next().unwrap_or_default();
+                    let find = format!(
+                        "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {number} \
+                         AND COMMAND IN ('Query', 'Execute') AND LEFT(INFO, {}) = {}",
+                        begin.len(),
+                        text_literal(Dialect::MySql, begin.as_bytes())
+                    );
+                    if !within(&deadline, conn.rows_once(find)).await?.is_empty() {
+                        within(&deadline, conn.run_once(format!("KILL QUERY {number}"))).await?;
+                    }
+                }
+            }
+            Ok::<_, Failure>(())
         };
         // One that has its answer already has nothing to call off.
         let _ = timeout(CALLING_OFF, async { tokio::join!(call_off, exchange) }).await;
@@ -188,5 +225,20 @@ impl<'a> Patience<'a> {
             return Ok(holder.is_some() && holder != self.number);
         }
         row.flag(0).map_err(Failure::Lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lock may take several waits, and the caller leave in the first.
+    #[tokio::test]
+    async fn who_has_left_stays_away() {
+        let (here, mut gone) = Gone::pair();
+        assert!(timeout(Duration::from_millis(1), gone.left()).await.is_err());
+        drop(here);
+        gone.left().await;
+        gone.left().await;
     }
 }

@@ -160,7 +160,9 @@ impl Store for SqlStore {
 
     async fn sweep(&self, step: usize) -> Result<Swept> {
         let shared = Arc::clone(&self.shared);
-        self.shared.finish(async move { shared.sweep(step).await }).await
+        // Nobody waits for this when the program ends.
+        let swept = self.shared.handle.spawn(async move { shared.sweep(step).await }).await;
+        swept.unwrap_or_else(|_| Err(Error::unavailable("the runtime of the store has ended")))
     }
 
     async fn settle(&self) {

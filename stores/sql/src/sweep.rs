@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_mins(1);
 /// How many rows one statement removes at most, so that none holds anybody up for long; and for how many times as long as
 /// that took the server is left to others before the next. InnoDB has more to do afterwards.
 const POSTGRES: (usize, u32) = (50, 3);
-const MYSQL: (usize, u32) = (20, 8);
+const MYSQL: (usize, u32) = (20, 4);
 /// How often a statement that somebody got in the way of is tried.
 const TRIES: usize = 5;
 

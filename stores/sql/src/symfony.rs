@@ -187,9 +187,11 @@ impl SymfonyTable {
                 patience.waits_with(conn);
                 // Until it has its answer, it is closed where it is dropped.
                 conn.set_open(true);
-                let rows = patience.wait(deadline, conn.rows(text, args)).await?;
-                conn.set_open(false);
-                Ok(rows)
+                let rows = patience.wait(deadline, text.as_str(), conn.rows(text, args)).await;
+                // What was refused has left nothing behind.
+                let refused = |failure: &Failure| failure.refusal().is_some();
+                conn.set_open(rows.as_ref().is_err_and(|failure| !refused(failure) || patience.was_called_off()));
+                rows
             }
         }
     }

@@ -83,11 +83,11 @@ impl SymfonyTable {
             Dialect::Postgres => {
                 let bound = patience.millis();
                 let args = [Arg::Int(advisory_number(key.lock())), Arg::Text(&bound)];
-                patience.wait(deadline, conn.rows(&ADVISORY_LOCK, &args)).await?;
+                patience.wait(deadline, ADVISORY_LOCK.as_str(), conn.rows(&ADVISORY_LOCK, &args)).await?;
             }
             Dialect::MySql => {
                 let args = [Arg::Bytes(advisory_name(key.lock())), Arg::Int(patience.seconds())];
-                let rows = patience.wait(deadline, conn.rows(&GET_LOCK, &args)).await?;
+                let rows = patience.wait(deadline, GET_LOCK.as_str(), conn.rows(&GET_LOCK, &args)).await?;
                 let got = rows.first().map(|row| row.int(0)).transpose().map_err(Failure::Lost)?.flatten();
                 if got != Some(1) {
                     return Err(Failure::Refused(Refusal::Held, "GET_LOCK".to_owned()));
@@ -124,7 +124,7 @@ impl SymfonyTable {
         let at_once = self.texts.dialect == Dialect::MySql && patience.seconds() == 0;
         for _ in 0..ROUNDS {
             let text = &self.texts.read[if at_once { 2 } else { 1 }];
-            let rows = patience.wait(deadline, conn.rows(text, &[id])).await?;
+            let rows = patience.wait(deadline, text.as_str(), conn.rows(text, &[id])).await?;
             if let Some(row) = rows.first() {
                 if row.flag(ALIVE).map_err(Failure::Lost)? {
                     return record(row).map(Some).map_err(Failure::Lost);
@@ -141,7 +141,8 @@ impl SymfonyTable {
             if claim == Claim::Existing {
                 return Ok(None);
             }
-            if patience.wait(deadline, conn.run(&self.texts.placeholder, &[id])).await?.found > 0 {
+            let placeholder = &self.texts.placeholder;
+            if patience.wait(deadline, placeholder.as_str(), conn.run(placeholder, &[id])).await?.found > 0 {
                 return Ok(None);
             }
         }

@@ -162,7 +162,7 @@ impl Job {
     /// Tells the caller. `turn` is that of a lease that was granted.
     pub(crate) fn answer(self, ran: Result<Ran>, granted: Option<SharedTurn>) {
         // What is given back to nobody is dropped in here, and may be a lease, which is one more job.
-        let Job { turn, work, task: _task, .. } = self;
+        let Job { task: _task, turn, work, .. } = self;
         match (work, ran) {
             (Work::Commit { lease, reply, .. }, Ok(Ran::Commit(step))) => {
                 if let Some(mut lease) = lease {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use cloakroom_core::Key;
+use cloakroom_core::{Key, Task};
 use rusqlite::Connection;
 
 use crate::error::Failure;
@@ -29,6 +29,8 @@ struct Owed {
     key: Key,
     token: i64,
     since: Instant,
+    /// Over when it was given back, or has run out.
+    _task: Option<Task>,
 }
 
 /// What was found by looking after them. It counts when it is committed.
@@ -63,9 +65,9 @@ impl Leases {
     }
 
     /// One that could not be given back: tried again soon, and until it has run out by itself.
-    pub(crate) fn owe(&mut self, key: Key, token: i64, since: Instant) {
+    pub(crate) fn owe(&mut self, key: Key, token: i64, since: Instant, task: Option<Task>) {
         tracing::warn!(session = %key.tag(), "the lock on a session could not be given back yet");
-        self.owed.push(Owed { key, token, since });
+        self.owed.push(Owed { key, token, since, _task: task });
         self.look_again();
     }
 

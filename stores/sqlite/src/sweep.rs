@@ -19,6 +19,7 @@ const MOST: usize = 16;
 /// is what requests notice most.
 const REST: u32 = 1;
 const REST_BESIDE_OTHERS: u32 = 12;
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 /// How far a round has come: which kind of rows, and behind which of them in the index.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +75,7 @@ impl Shared {
                 let others = self.asked().wrapping_sub(asked) > 1;
                 asked = self.asked();
                 let rest = if others { REST_BESIDE_OTHERS } else { REST };
-                sleep((begun.elapsed() * rest).min(Duration::from_secs(1))).await;
+                sleep((begun.elapsed() * rest).min(LONGEST_REST)).await;
             }
         }
     }

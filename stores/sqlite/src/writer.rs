@@ -324,7 +324,7 @@ impl Writer {
                 (Work::Release { token, key, .. }, ran) => {
                     self.leases.let_go(*token);
                     if ran.is_err() && !self.base.transactional {
-                        self.leases.owe(key.clone(), *token, job.born);
+                        self.leases.owe(key.clone(), *token, job.born, job.task.take());
                     }
                 }
                 (Work::Claim { key, .. }, Ok(Ran::Claim(Step::Done(Some(Granted { grip, .. }))))) => {
