@@ -268,7 +268,7 @@ fn nothing_is_lost_in_mariadb() {
 fn updates_do_not_wait_for_each_others_thinking() {
     let race = Race::on::<1>("memory:");
     let cookie = race.login();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     thread::scope(|scope| {
         for client in 0..8 {
             let (race, cookie) = (&race, &cookie);
