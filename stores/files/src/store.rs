@@ -28,8 +28,10 @@ const APART: Duration = Duration::from_millis(2);
 /// A file that was touched more recently may be in the midst of a write whose process has no CPU just now. The kernel
 /// sets the time when a write begins, by a clock that ticks every few milliseconds.
 const RECENT: i128 = 10_000_000;
-/// For so long a reader tries to do without the lock.
+/// For so long a reader tries to do without the lock, and at least so often: on a busy machine the time may be over before
+/// anything was done with it.
 const UNLOCKED: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 8;
 
 /// With less life left than this a touch does not trust that the holder of the lock is no sweeper.
 const AT_THE_END: Duration = Duration::from_secs(5);
@@ -149,7 +151,7 @@ impl Store for FilesStore {
         let Some(target) = self.inner.site.target(key) else { return Ok(None) };
         let begun = Instant::now();
         let mut large = false;
-        let mut tries = 0;
+        let (mut tries, mut looks) = (0, 0);
         let mut earlier: Option<(Instant, Inode, Bytes)> = None;
         loop {
             let started = Instant::now();
@@ -183,7 +185,8 @@ impl Store for FilesStore {
                             earlier = stable.then(|| (Instant::now(), seen.inode, record.payload));
                         }
                     }
-                    if begun.elapsed() >= UNLOCKED {
+                    looks += 1;
+                    if looks >= LOOKS && begun.elapsed() >= UNLOCKED {
                         break;
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
