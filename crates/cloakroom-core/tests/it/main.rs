@@ -7,6 +7,7 @@ mod lock_first;
 mod one_lock;
 mod races;
 mod rotate;
+mod shutdown;
 mod start;
 mod support;
 mod verbs;

@@ -10,7 +10,7 @@ use cloakroom_core::store::{Claim, Expect, Outcome, Put};
 use cloakroom_core::{Deadline, Store};
 
 use crate::child;
-use crate::util::{LIFE, Room, Talking, key, payload, php, version, wait};
+use crate::util::{LIFE, Room, Talking, age, key, payload, php, version, wait};
 
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -25,6 +25,24 @@ fn holder(room: &Room) -> Talking {
     let mut child = Talking::new(child::command("hold", room.dir(), 0));
     while child.line() != "> held" {}
     child
+}
+
+/// On a machine without a processor to spare a reader's time may be over before its first look.
+#[tokio::test]
+async fn a_reader_without_a_processor_still_waits_for_nobody() {
+    let room = Room::new();
+    room.plant("a", "n|i:1;");
+    age(&room.path("a"), LIFE / 2);
+    let _holder = holder(&room);
+    let busy = async {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(30));
+            tokio::task::yield_now().await;
+        }
+    };
+    let reading = tokio::time::timeout(Duration::from_secs(5), room.load("a"));
+    let (read, ()) = tokio::join!(reading, busy);
+    assert_eq!(read.expect("it waited for the lock").unwrap().unwrap().payload, "n|i:1;");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
