@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use cloakroom::{Cloakroom, ErrorKind, KeyRef, Session, Snapshot};
+use cloakroom::{Cloakroom, ErrorKind, KeyRef, Session, Settings, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -153,7 +153,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(format!("unknown argument {argument}: --listen ADDR --store URL").into()),
         }
     }
-    let room = Cloakroom::connect(&store).await?;
+    // Whether anything is lost is asked here, not how soon a crowded machine answers.
+    let mut settings = Settings::php();
+    settings.io_timeout = Duration::from_secs(2);
+    let room = Cloakroom::builder().url(store).settings(settings).build().await?;
     let listener = tokio::net::TcpListener::bind(&listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app(&room)).await?;
