@@ -158,27 +158,14 @@ fn at_once(programs: Vec<&Program>, lanes: usize, arguments: &[String]) -> (Tall
 }
 
 /// Runs the tests that stand in the documentation of the packages' libraries.
-pub(crate) fn run_documentation(
-    selection: &[&str],
-    arguments: &[String],
-) -> std::result::Result<Tally, (Tally, String)> {
-    let nothing = |message| (Tally::default(), message);
-    let mut command = cargo().map_err(nothing)?;
-    command.args(["test", "--doc", "--no-fail-fast", "--all-features"]).args(selection).arg("--").args(arguments);
-    let line = line(&command);
-    println!("$ {line}");
-    let child = command.stdout(Stdio::piped()).spawn();
-    let mut child = child.map_err(|e| nothing(format!("`{line}` cannot be started: {e}")))?;
-    let tally = match child.stdout.take() {
-        Some(output) => pass_on("docs", output, &mut std::io::stdout()),
-        None => Ok(Tally::default()),
+pub(crate) fn run_documentation(selection: &[&str], arguments: &[String]) -> (Tally, Option<String>) {
+    let mut command = match cargo() {
+        Ok(command) => command,
+        Err(message) => return (Tally::default(), Some(message)),
     };
-    let tally = tally.map_err(|e| nothing(format!("the output of `{line}` cannot be passed on: {e}")))?;
-    match child.wait() {
-        Ok(status) if status.success() => Ok(tally),
-        Ok(status) => Err((tally, format!("`{line}` ({status})"))),
-        Err(error) => Err((tally, format!("`{line}` has no end: {error}"))),
-    }
+    command.args(["test", "--doc", "--no-fail-fast", "--all-features"]).args(selection).arg("--").args(arguments);
+    println!("$ {}", line(&command));
+    watch("docs", &mut command)
 }
 
 impl Program {
@@ -190,33 +177,37 @@ impl Program {
         let begun = Instant::now();
         let mut command = Command::new(&self.executable);
         command.args(arguments).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null());
         if std::env::var_os(THREADS).is_none() {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
             command.env(THREADS, (2 * processors).to_string());
         }
-        let name = &self.name;
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) => return (Tally::default(), Some(format!("{name} cannot be started: {error}"))),
-        };
-        let tally = match child.stdout.take() {
-            Some(output) => pass_on(name, output, &mut std::io::stdout()),
-            None => Ok(Tally::default()),
-        };
-        let status = child.wait();
-        println!("{name} | ended after {:.1} s", begun.elapsed().as_secs_f64());
-        match (tally, status) {
-            (Ok(tally), Ok(status)) if status.success() => (tally, None),
-            (Ok(tally), Ok(status)) => (tally, Some(format!("{name} ({status})"))),
-            (Err(error), _) => (Tally::default(), Some(format!("{name}: its output cannot be passed on: {error}"))),
-            (Ok(tally), Err(error)) => (tally, Some(format!("{name} has no end: {error}"))),
-        }
+        let ended = watch(&self.name, &mut command);
+        println!("{} | ended after {:.1} s", self.name, begun.elapsed().as_secs_f64());
+        ended
+    }
+}
+
+/// Runs a command to its end with its output passed on; how many of its tests ended how, and what went wrong.
+fn watch(name: &str, command: &mut Command) -> (Tally, Option<String>) {
+    let mut child = match command.stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => return (Tally::default(), Some(format!("{name} cannot be started: {error}"))),
+    };
+    let tally = match child.stdout.take() {
+        Some(output) => pass_on(name, output, &mut std::io::stdout()),
+        None => Ok(Tally::default()),
+    };
+    match (tally, child.wait()) {
+        (Ok(tally), Ok(status)) if status.success() => (tally, None),
+        (Ok(tally), Ok(status)) => (tally, Some(format!("{name} ({status})"))),
+        (Err(error), _) => (Tally::default(), Some(format!("{name}: its output cannot be passed on: {error}"))),
+        (Ok(tally), Err(error)) => (tally, Some(format!("{name} has no end: {error}"))),
     }
 }
 
 /// Copies the output line by line as it comes, with a name in front, and counts the results in it.
-pub(crate) fn pass_on(name: &str, from: impl Read, to: &mut impl Write) -> std::io::Result<Tally> {
+fn pass_on(name: &str, from: impl Read, to: &mut impl Write) -> std::io::Result<Tally> {
     let mut tally = Tally::default();
     let (mut from, mut line) = (BufReader::new(from), Vec::new());
     while from.read_until(b'\n', &mut line)? > 0 {

@@ -100,13 +100,9 @@ fn tests(selection: &[&str], rest: &[String]) -> std::result::Result<Tally, (Opt
     let programs = programs::compile(selection).map_err(|message| (None, message))?;
     let (mut tally, mut failed) = programs::run(&programs, rest);
     if programs.iter().any(Program::is_of_library) {
-        match programs::run_documentation(selection, rest) {
-            Ok(documented) => tally.add(documented),
-            Err((documented, message)) => {
-                tally.add(documented);
-                failed.push(message);
-            }
-        }
+        let (documented, message) = programs::run_documentation(selection, rest);
+        tally.add(documented);
+        failed.extend(message);
     }
     if !failed.is_empty() {
         Err((Some(tally), format!("{}: {}", tally.words(), failed.join(", "))))

@@ -190,8 +190,9 @@ async fn whoever_waits_beside_php_gets_a_turn() {
     let mut theirs = workers.iter_mut().map(|worker| worker.line().parse::<usize>().unwrap()).collect::<Vec<_>>();
     theirs.sort_unstable();
     println!("{ours} turns beside {theirs:?} of PHP's workers");
-    let all: usize = theirs.iter().sum();
-    assert!(ours * 4 * theirs.len() > all, "{ours} turns beside {theirs:?}");
+    // A worker on a processor of its own may take the lock again before those whom it woke are there.
+    let usual = theirs[theirs.len() / 2];
+    assert!(ours * 4 > usual, "{ours} turns beside {theirs:?}");
 }
 
 /// What PHP has done to a file since our write was killed is what counts.
