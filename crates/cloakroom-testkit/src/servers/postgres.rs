@@ -82,7 +82,8 @@ impl Postgres {
     /// Runs SQL with `psql`, and gives its output: values alone, a row a line.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
         let port = self.0.process.addr().port().to_string();
-        let mut psql = Command::new("psql");
+        // Debian's `psql` outside of this folder is a script that looks for this one, for three times as long.
+        let mut psql = Command::new(programs()?.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         // It listens some moments before it lets anybody in.
         let mut left = 1000;

@@ -14,7 +14,7 @@ use cloakroom_testkit::servers::postgres::Postgres;
 use tokio::time::sleep;
 
 use crate::proxy::PINGS;
-use crate::servers::{Kind, fresh, number, skipped};
+use crate::servers::{EMPTY, Kind, lend, number, skipped};
 use crate::util::{Fresh, LEASE, create, hold, open};
 
 /// A store behind a proxy, and one beside it.
@@ -53,21 +53,19 @@ impl Own {
         Own { server: Some(server) }
     }
 
-    /// A new database there.
+    /// A database there with nothing in it.
     fn database(&self) -> (String, String) {
-        let name = format!("own{}", number());
-        let create = format!("CREATE DATABASE {name}");
-        let address = match self.server.as_ref().unwrap() {
+        match self.server.as_ref().unwrap() {
             Lent::Postgres(server) => {
-                server.sql("postgres", &create).unwrap();
-                format!("{}?sslmode=disable", server.url(&name))
+                server.sql("postgres", EMPTY).unwrap();
+                (format!("{}?sslmode=disable", server.url("postgres")), "postgres".to_owned())
             }
             Lent::MariaDb(server) => {
-                server.sql("mysql", &create).unwrap();
-                format!("{}?sslmode=disabled", server.url(&name))
+                let name = format!("own{}", number());
+                server.sql("mysql", &format!("CREATE DATABASE {name}")).unwrap();
+                (format!("{}?sslmode=disabled", server.url(&name)), name)
             }
-        };
-        (address, name)
+        }
     }
 }
 
@@ -83,19 +81,17 @@ impl Drop for Own {
 impl Through {
     /// On the server of all tests, in a database of its own.
     async fn shared(kind: Kind, options: &str) -> Through {
-        let (address, database) = fresh(kind);
-        Through::on(kind, &address, database, options, None).await
+        Through::before(Fresh::lent(lend(kind), options).await, None).await
     }
 
     /// On a server of its own.
     async fn own(kind: Kind, options: &str) -> Through {
         let own = Own::lend(kind);
         let (address, database) = own.database();
-        Through::on(kind, &address, database, options, Some(own)).await
+        Through::before(Fresh::at(kind, &address, database, options).await, Some(own)).await
     }
 
-    async fn on(kind: Kind, address: &str, database: String, options: &str, own: Option<Own>) -> Through {
-        let beside = Fresh::at(kind, address, database, options).await;
+    async fn before(beside: Fresh, own: Option<Own>) -> Through {
         let (before, rest) = beside.url.split_once('@').unwrap();
         let (server, after) = rest.split_once('/').unwrap();
         let proxy = Proxy::before(server.parse().unwrap()).unwrap();

@@ -1,7 +1,8 @@
 //! The two servers, and a fresh place on them for each test.
 
-use std::sync::OnceLock;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cloakroom_testkit::php::skip;
 use cloakroom_testkit::servers::mariadb::MariaDb;
@@ -50,6 +51,44 @@ pub(crate) fn fresh(kind: Kind) -> (String, String) {
         Kind::MariaDb => {
             mariadb().sql("mysql", &create).unwrap();
             (format!("{}?sslmode=disabled", mariadb().url(&name)), name)
+        }
+    }
+}
+
+/// Ends whoever is still in a database of PostgreSQL's, and removes all that is in it.
+pub(crate) const EMPTY: &str = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+    WHERE datname = current_database() AND pid <> pg_backend_pid(); \
+    DROP SCHEMA public CASCADE; CREATE SCHEMA public";
+
+/// A database that is lent: nobody else uses it meanwhile. One of PostgreSQL's is three hundred files, which cost more
+/// than most tests, so those of earlier tests are emptied and lent again.
+pub(crate) struct Place {
+    pub(crate) address: String,
+    pub(crate) database: String,
+    pub(crate) kind: Kind,
+}
+
+static FREE: Mutex<VecDeque<(String, String)>> = Mutex::new(VecDeque::new());
+
+/// A database with nothing in it. Who changes its settings takes a [`fresh`] one.
+pub(crate) fn lend(kind: Kind) -> Place {
+    // The one that has been free for the longest, as far as its last test's tasks are concerned.
+    let free = || FREE.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let (address, database) = match (kind == Kind::Postgres).then(free).flatten() {
+        Some((address, database)) => {
+            postgres().sql(&database, EMPTY).unwrap();
+            (address, database)
+        }
+        None => fresh(kind),
+    };
+    Place { address, database, kind }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.kind == Kind::Postgres && !std::thread::panicking() {
+            let place = (std::mem::take(&mut self.address), std::mem::take(&mut self.database));
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push_back(place);
         }
     }
 }

@@ -141,7 +141,8 @@ async fn no_time_zone_changes_anything() {
             Kind::MariaDb => ["timezone=%2B12:45", "timezone=-11:30"],
         };
         for layout in ["native", "symfony&migrate=yes&lock=none"] {
-            let fresh = Fresh::new(kind, &format!("{}&layout={layout}", zones[0])).await;
+            let (address, database) = fresh(kind);
+            let fresh = Fresh::at(kind, &address, database, &format!("{}&layout={layout}", zones[0])).await;
             if kind == Kind::Postgres {
                 let zone = format!("ALTER DATABASE {} SET TimeZone = 'Asia/Kathmandu'", fresh.database);
                 sql(kind, "postgres", &zone);

@@ -12,7 +12,7 @@ use cloakroom_store_sql::{SqlConfig, SqlStore};
 use cloakroom_testkit::conformance::Harness;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
-use crate::servers::{Kind, fresh};
+use crate::servers::{Kind, Place, lend, number};
 
 /// How long a lease lasts in these tests; a third of it is how soon a lock is known to be lost.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -25,6 +25,10 @@ pub(crate) struct Fresh {
     pub(crate) store: SqlStore,
     pub(crate) beside: Beside,
     symfony: bool,
+    /// Which keys are its own.
+    number: u32,
+    /// The last to go.
+    _place: Option<Place>,
 }
 
 /// Connections that are not the store's.
@@ -97,8 +101,13 @@ pub(crate) fn literal(kind: Kind, bytes: &[u8]) -> String {
 impl Fresh {
     /// `options` follow in the URL.
     pub(crate) async fn new(kind: Kind, options: &str) -> Fresh {
-        let (address, database) = fresh(kind);
-        Fresh::at(kind, &address, database, options).await
+        Fresh::lent(lend(kind), options).await
+    }
+
+    /// The same on a database that was lent before.
+    pub(crate) async fn lent(place: Place, options: &str) -> Fresh {
+        let fresh = Fresh::at(place.kind, &place.address, place.database.clone(), options).await;
+        Fresh { _place: Some(place), ..fresh }
     }
 
     /// The same on a database that is there already.
@@ -106,7 +115,16 @@ impl Fresh {
         let url = format!("{address}&{options}");
         let beside = Beside::open(address).await;
         let store = open(&url).await;
-        Fresh { kind, store, beside, symfony: url.contains("layout=symfony"), url, database }
+        Fresh {
+            kind,
+            store,
+            beside,
+            symfony: url.contains("layout=symfony"),
+            url,
+            database,
+            number: number(),
+            _place: None,
+        }
     }
 
     /// A text for the id's column.
@@ -210,7 +228,7 @@ impl Harness for Fresh {
     /// those of MariaDB's are the whole server's.
     fn key(&self, name: &str) -> Key {
         let mut hasher = DefaultHasher::new();
-        (&self.database, name).hash(&mut hasher);
+        (self.number, name).hash(&mut hasher);
         let unique = format!("{:08x}{name}", hasher.finish() >> 32);
         let id = if unique.len() <= 128 { unique } else { name.to_owned() };
         Key::from_id(&SessionId::parse(&id).unwrap())
