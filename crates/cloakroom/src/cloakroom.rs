@@ -1,16 +1,16 @@
 //! What an application holds: [`Cloakroom`], and how it is built.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{Clock, DynStore, Engine, Random, Result, Session, Settings, Store, SystemClock, SystemRandom};
 use http::HeaderMap;
 use http::request::Parts;
-use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
 use crate::connect::{Source, open};
+use crate::elsewhere::Elsewhere;
 
 /// All sessions of an application: where they are kept and how they are handed out.
 ///
@@ -18,33 +18,9 @@ use crate::connect::{Source, open};
 #[derive(Clone)]
 pub struct Cloakroom {
     engine: Engine,
-    stores: Arc<Stores>,
+    /// `None` if the store was not chosen by PHP's settings: then no request chooses another.
+    elsewhere: Option<Arc<Elsewhere>>,
 }
-
-/// The stores that PHP's settings of single requests have led to; they are kept, since waiting for a session is first
-/// come, first served within one store only.
-#[derive(Default)]
-struct Stores {
-    /// The engine's own store was chosen by PHP's settings, too, so that a request may choose another.
-    by_settings: bool,
-    open: Mutex<HashMap<Place, Opened>>,
-}
-
-/// A store that is opened by who asks first, while those who want the same one wait.
-type Opened = Arc<OnceCell<Arc<dyn DynStore>>>;
-
-impl Stores {
-    fn open(&self) -> MutexGuard<'_, HashMap<Place, Opened>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn place(&self, place: Place) -> Opened {
-        Arc::clone(self.open().entry(place).or_default())
-    }
-}
-
-/// `save_handler`, `save_path` and `gc_maxlifetime`, and the handlers' own settings.
-type Place = (String, String, i64, BTreeMap<String, String>);
 
 impl Cloakroom {
     /// Sessions in the store that `url` names, under [`Settings::php`].
@@ -93,15 +69,9 @@ impl Cloakroom {
 
     /// The engine with the settings of one request.
     pub(crate) async fn reconfigured(&self, settings: &Settings) -> Result<Engine> {
-        let key = |s: &Settings| -> Place {
-            (s.save_handler.clone(), s.save_path.clone(), s.gc_maxlifetime, s.other.clone())
-        };
-        let wanted = key(settings);
-        let store = if !self.stores.by_settings || wanted == key(self.settings()) {
-            Arc::clone(self.engine.store())
-        } else {
-            let place = self.stores.place(wanted);
-            Arc::clone(place.get_or_try_init(|| open(Source::Settings, settings)).await?)
+        let store = match &self.elsewhere {
+            Some(elsewhere) if !Elsewhere::is_same(settings, self.settings()) => elsewhere.store(settings).await?,
+            _ => Arc::clone(self.engine.store()),
         };
         Ok(self.engine.reconfigured(settings.clone(), store))
     }
@@ -124,11 +94,13 @@ impl Cloakroom {
     /// Waits until all work that outlived its request is done, and all locks are given back: call it when the server has
     /// stopped. See [`Engine::shutdown`].
     pub async fn shutdown(&self) {
-        self.engine.shutdown().await;
-        let stores: Vec<_> = self.stores.open().values().filter_map(|store| store.get().cloned()).collect();
-        for store in stores {
-            self.engine.reconfigured(self.settings().clone(), store).shutdown().await;
+        let mut all = JoinSet::new();
+        for store in self.elsewhere.iter().flat_map(|elsewhere| elsewhere.stores()) {
+            let engine = self.engine.reconfigured(self.settings().clone(), store);
+            all.spawn(async move { engine.shutdown().await });
         }
+        self.engine.shutdown().await;
+        while all.join_next().await.is_some() {}
     }
 }
 
@@ -220,6 +192,6 @@ impl Builder {
         if let Some(period) = self.sweep_every {
             engine.sweep_every(period);
         }
-        Ok(Cloakroom { engine, stores: Arc::new(Stores { by_settings, ..Stores::default() }) })
+        Ok(Cloakroom { engine, elsewhere: by_settings.then(Arc::default) })
     }
 }

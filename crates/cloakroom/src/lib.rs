@@ -58,6 +58,7 @@
 
 mod cloakroom;
 mod connect;
+mod elsewhere;
 pub mod guide;
 pub mod php;
 
