@@ -241,7 +241,13 @@ impl Request {
             return false;
         }
         let Some(started) = &mut self.started else { return false };
-        match started.regenerate_id(delete_old).await {
+        let mut regenerated = started.regenerate_id(delete_old).await;
+        if regenerated.is_ok()
+            && let Err(error) = started.end_old().await
+        {
+            regenerated = Err(error);
+        }
+        match regenerated {
             Ok(id) => {
                 self.id = Some(id.expose().to_vec());
                 true
