@@ -24,6 +24,9 @@ pub(super) struct Links {
     pub(super) targets: Vec<(u32, u32)>,
     /// The end of the last reference, or of the last payload that may hold one.
     pub(super) last: u32,
+    /// Where the last `R:` lies that means an object; 0 if there is none. An `r:` before it may stand for the variable that
+    /// both share, which PHP then writes as `R:`.
+    pub(super) shared: u32,
     /// A payload makes the numbers behind it uncertain: nothing before `last` may move.
     pub(super) frozen: bool,
 }
@@ -38,6 +41,16 @@ pub(super) struct Index {
     pub(super) body: (u32, u32),
     pub(super) links: Option<Box<Links>>,
     lookup: Lookup,
+}
+
+impl Links {
+    fn new(bytes: &[u8], targets: Vec<(u32, u32)>, noted: &Links) -> Self {
+        let tag = |at: u32| bytes.get(at as usize);
+        let shares =
+            |(from, to): &&(u32, u32)| tag(*from) == Some(&b'R') && matches!(tag(*to), Some(b'O' | b'C' | b'E'));
+        let shared = targets.iter().rev().find(shares).map_or(0, |(from, _)| *from);
+        Self { targets, shared, last: noted.last, frozen: noted.frozen }
+    }
 }
 
 /// What a walk finds out about references.
@@ -179,7 +192,7 @@ impl Index {
         if index.walk(format, bytes, &mut counter).is_ok()
             && let Some(targets) = counter.targets()
         {
-            index.links = Some(Box::new(Links { targets, ..counter.notes.links }));
+            index.links = Some(Box::new(Links::new(bytes, targets, &counter.notes.links)));
             return Ok(index);
         }
         // What is wrong with the grammar is said first.
@@ -187,7 +200,7 @@ impl Index {
         let mut notes = Notes::default();
         index.walk(format, bytes, &mut notes).map_err(|stop| stop.error(format, bytes))?;
         let targets = index.graph(format, bytes)?.targets();
-        index.links = Some(Box::new(Links { targets, ..notes.links }));
+        index.links = Some(Box::new(Links::new(bytes, targets, &notes.links)));
         Ok(index)
     }
 
@@ -366,6 +379,7 @@ impl Index {
                 shift(to);
             }
             shift(&mut links.last);
+            shift(&mut links.shared);
         }
     }
 }

@@ -140,6 +140,7 @@ impl Bag {
             return build(span).map(Some).map_err(|error| error.under(key));
         }
         if !self.is_frozen()
+            && !self.is_shared(entry)
             && let Some(value) = build_numbered(&self.data, entry.value as usize, self.targets())
         {
             return Ok(Some(value));
@@ -191,6 +192,11 @@ impl Bag {
             let first = links.targets.partition_point(|(at, _)| *at < entry.value);
             links.targets.get(first).is_some_and(|(at, _)| *at < entry.end) || links.frozen
         })
+    }
+
+    /// Whether something behind this entry may share a variable with an `r:` in it.
+    fn is_shared(&self, entry: index::Entry) -> bool {
+        self.index.links.as_ref().is_some_and(|links| links.shared >= entry.end)
     }
 
     /// `serialize($_SESSION)`.

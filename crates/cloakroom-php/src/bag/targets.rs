@@ -297,8 +297,8 @@ mod tests {
     #[test]
     fn a_value_by_itself_is_numbered_as_the_graph_numbers_it() {
         let mut random = 89;
-        let (mut whole, mut parts) = (0, 0);
-        for _ in 0..30_000 {
+        let (mut whole, mut parts, mut shared) = (0, 0, 0);
+        for _ in 0..40_000 {
             let mut text = String::new();
             value(&mut random, 0, &mut text);
             let Some(targets) = followed(text.as_bytes()).filter(|targets| !targets.is_empty()) else { continue };
@@ -308,21 +308,27 @@ mod tests {
                 assert_eq!(found, build(&anew).unwrap(), "{text}");
                 whole += 1;
             }
-            let session =
-                format!("u|a:1:{{i:0;O:1:\"U\":0:{{}}}}v|{text}w|{text}x|a:2:{{i:0;O:1:\"V\":0:{{}}i:1;r:3;}}");
-            let Some(bag) = Bag::parse(Format::Php, session.clone()).ok().filter(|bag| !bag.is_frozen()) else {
-                continue;
-            };
-            for key in ["u", "v", "w", "x"] {
-                let entry = bag.index.value(Format::Php, session.as_bytes(), key.as_key()).unwrap();
-                if let Some(found) = build_numbered(session.as_bytes(), entry.value as usize, bag.targets()) {
-                    let anew = bag.written_anew(key.as_key(), Precision::Digits(17)).unwrap().unwrap();
-                    assert_eq!(found, build(&anew).unwrap(), "{key} {session}");
-                    parts += 1;
+            // What is behind them may share a variable with one of them.
+            for last in [String::new(), format!("y|R:{};", 1 + random.rotate_left(20) % 9)] {
+                let first = "u|a:1:{i:0;O:1:\"U\":0:{}}";
+                let session = format!("{first}v|{text}w|{text}x|a:2:{{i:0;O:1:\"V\":0:{{}}i:1;r:3;}}{last}");
+                let Some(bag) = Bag::parse(Format::Php, session.clone()).ok().filter(|bag| !bag.is_frozen()) else {
+                    continue;
+                };
+                for key in ["u", "v", "w", "x"] {
+                    let entry = bag.index.value(Format::Php, session.as_bytes(), key.as_key()).unwrap();
+                    if bag.is_shared(entry) {
+                        shared += 1;
+                    } else if let Some(found) = build_numbered(session.as_bytes(), entry.value as usize, bag.targets())
+                    {
+                        let anew = bag.written_anew(key.as_key(), Precision::Digits(17)).unwrap().unwrap();
+                        assert_eq!(found, build(&anew).unwrap(), "{key} {session}");
+                        parts += 1;
+                    }
                 }
             }
         }
-        assert!(whole > 500 && parts > 1000, "{whole} {parts}");
+        assert!(whole > 500 && parts > 1000 && shared > 100, "{whole} {parts} {shared}");
     }
 
     #[test]
