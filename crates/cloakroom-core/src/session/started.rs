@@ -63,9 +63,10 @@ impl Started {
     /// PHP's `session_write_close()`: writes the session, or only lets it live on if nothing has changed, and
     /// releases the lock.
     pub async fn write_close(mut self) -> Result<()> {
+        let opened = self.take();
         let session = self.session.clone();
         let mut state = session.shared.state.lock().await;
-        self.take().close(&mut state).await
+        opened.close(&mut state).await
     }
 
     /// PHP's `session_abort()`: discards what was changed and releases the lock. What the session held in memory is
@@ -109,9 +110,9 @@ impl Started {
     }
 
     async fn end(mut self, put: Put) -> Result<bool> {
+        let mut opened = self.take();
         let session = self.session.clone();
         let mut state = session.shared.state.lock().await;
-        let mut opened = self.take();
         let deadline = state.update_deadline();
         opened.end_left(&mut state, &deadline).await?;
         let expect = opened.lease.map_or(Expect::Any, Expect::Held);
@@ -129,8 +130,7 @@ impl Started {
     /// With `delete_old`, as at a login, the old session is dead before anything is written under the new id: when this
     /// one is closed, or [`end_old`](Started::end_old) says so. Other than in PHP, whoever is cancelled before that, by a
     /// timeout or by a visitor who clicks again, has lost nothing: the session is what it was, under its old id.
-    /// That holds until the head of the response leaves, which brings the browser the new id. (Where a store has one lock for all
-    /// sessions, as SQLite in Symfony's layout, the old one dies here already, as in PHP.)
+    /// (Where a store has one lock for all sessions, as SQLite in Symfony's layout, the old one dies here already, as in PHP.)
     ///
     /// Without `delete_old`, the old session stays as it is at this moment.
     ///
@@ -261,7 +261,7 @@ impl Opened {
             None => state.engine.store().commit(&key, Expect::Held(lease), put, &deadline).await?,
             Some(left) => {
                 let Left { id: old, record, cookie, .. } = *left;
-                let (engine, fresh) = (state.engine.clone(), record.may_be_missing);
+                let engine = state.engine.clone();
                 // In one piece: between the two the session is nowhere.
                 let work = async move {
                     let new = retire(&engine, record, Put::Remove, Claimed { id, key, lease }, &deadline).await?;
@@ -270,7 +270,7 @@ impl Opened {
                 match state.engine.complete(work).await {
                     Ok(outcome) => outcome?,
                     Err(error) => {
-                        state.stay_under(old, cookie, fresh, &error);
+                        state.stay_under(old, cookie, &error);
                         return Err(error);
                     }
                 }
@@ -305,7 +305,7 @@ impl Opened {
         let Some(lease) = self.lease.take() else { return Err(Error::gone()) };
         let Left { id: old, record, cookie, .. } = *left;
         let new = Claimed { id: self.id.clone(), key: self.key.clone(), lease };
-        let (engine, deadline, fresh) = (state.engine.clone(), deadline.clone(), record.may_be_missing);
+        let (engine, deadline) = (state.engine.clone(), deadline.clone());
         let work = async move { retire(&engine, record, Put::Remove, new, &deadline).await };
         match state.engine.complete(work).await {
             Ok(new) => {
@@ -313,7 +313,7 @@ impl Opened {
                 Ok(())
             }
             Err(error) => {
-                state.stay_under(old, cookie, fresh, &error);
+                state.stay_under(old, cookie, &error);
                 Err(error)
             }
         }
@@ -324,29 +324,28 @@ impl State {
     /// The session did not move: it is what it was.
     async fn return_to(&mut self, left: Left, new: Claimed) {
         let Left { id, record, cookie, .. } = left;
+        self.unwritten |= record.may_be_missing;
         record.lease.release().await;
         remove_copy(&self.engine, &new.key, Expect::Held(new.lease)).await;
-        self.back_to(id, cookie, record.may_be_missing);
+        self.back_to(id, cookie);
     }
 
     /// The session could not be moved.
-    fn stay_under(&mut self, id: SessionId, cookie: Option<HeaderValue>, fresh: bool, error: &Error) {
-        self.back_to(id, cookie, fresh && !error.may_have_been_applied());
+    fn stay_under(&mut self, id: SessionId, cookie: Option<HeaderValue>, error: &Error) {
+        self.back_to(id, cookie);
         if error.kind() == ErrorKind::Gone {
             // It is nowhere any more.
             let _ = self.absent();
         }
     }
 
-    /// The browser keeps the id that it has; it does not get one of a session that is `fresh` and was never written.
-    fn back_to(&mut self, id: SessionId, cookie: Option<HeaderValue>, fresh: bool) {
+    fn back_to(&mut self, id: SessionId, cookie: Option<HeaderValue>) {
         let name = self.engine.settings().name.clone();
         match cookie {
             Some(cookie) => self.head.set_cookie(&name, cookie),
             None => self.head.drop_cookie(&name),
         }
         (self.id, self.found) = (Some(id), Found::Unknown);
-        self.unwritten |= fresh;
     }
 }
 
@@ -375,7 +374,7 @@ impl Drop for Started {
             && let Ok(mut state) = self.session.shared.state.try_lock()
         {
             // A layer further in may make a response of the panic.
-            state.back_to(left.id.clone(), left.cookie.clone(), left.record.may_be_missing);
+            state.back_to(left.id.clone(), left.cookie.clone());
         }
         let mut open = self.session.open();
         match *open {
