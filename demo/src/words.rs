@@ -125,8 +125,8 @@ impl Act {
             ),
             Act::Login => (
                 "s.regenerate_id(true).await?;  s.set(\"user\", &name)?;",
-                "start() took the lock, regenerate_id(true) moved the session to a new number. The old one was killed, and \
-                 only then was the name written: whoever had learned or planted the old number holds nothing now.",
+                "start() took the lock, regenerate_id(true) moved the session to a new number and killed the old one: \
+                 whoever had learned or planted it holds nothing now. Only then was the name written.",
             ),
             Act::Logout => (
                 "session.destroy().await?;",

@@ -28,14 +28,6 @@ impl Head {
         self.lines.push(Line::Cookie(name.to_owned(), value));
     }
 
-    /// The cookie of this name that has been decided so far.
-    pub(crate) fn cookie(&self, name: &str) -> Option<HeaderValue> {
-        self.lines.iter().find_map(|line| match line {
-            Line::Cookie(other, value) if other == name => Some(value.clone()),
-            _ => None,
-        })
-    }
-
     pub(crate) fn drop_cookie(&mut self, name: &str) {
         self.lines.retain(|line| !matches!(line, Line::Cookie(other, _) if other == name));
     }

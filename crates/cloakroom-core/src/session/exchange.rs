@@ -1,7 +1,5 @@
 //! What `regenerate_id` does: one locked record for another.
 
-use http::HeaderValue;
-
 use super::replace::remove_copy;
 use super::update::{NEW_IDS, create, unexpected};
 use crate::store::{Claim, Expect, Lease, Outcome, Payload, Put};
@@ -15,64 +13,65 @@ pub(super) struct HeldRecord {
     pub(super) may_be_missing: bool,
 }
 
-/// The new one.
-pub(super) struct Claimed {
-    pub(super) id: SessionId,
-    pub(super) key: Key,
-    pub(super) lease: Box<dyn Lease>,
+pub(super) enum Exchanged {
+    New {
+        id: SessionId,
+        key: Key,
+        lease: Box<dyn Lease>,
+    },
+    /// No new record could be made; the old one is still held.
+    Old {
+        lease: Box<dyn Lease>,
+        error: Error,
+    },
 }
 
-/// A session that is to end as soon as its successor is written. Until then it is as it was, and whoever is cancelled
-/// has lost nothing.
-pub(super) struct Left {
-    pub(super) id: SessionId,
-    pub(super) record: HeldRecord,
-    /// The cookie that the response had then.
-    pub(super) cookie: Option<HeaderValue>,
-    pub(super) engine: Engine,
-}
-
-/// Makes and locks a new record.
-pub(super) async fn claim(engine: &Engine, deadline: &Deadline) -> Result<Claimed> {
+/// Makes and locks a new record, then lets the old one go.
+pub(super) async fn exchange(engine: Engine, old: HeldRecord, put: Put, deadline: Deadline) -> Result<Exchanged> {
+    let HeldRecord { key: old, lease: held, may_be_missing } = old;
+    let mut error = Error::new(ErrorKind::Conflict, "every new id was taken");
     for _ in 0..NEW_IDS {
-        let id = engine.new_id()?;
+        let id = match engine.new_id() {
+            Ok(id) => id,
+            Err(error) => return Ok(Exchanged::Old { lease: held, error }),
+        };
         let key = Key::from_id(&id);
-        if let Some(locked) = engine.store().lock(&key, Claim::New, deadline).await? {
-            return Ok(Claimed { id, key, lease: locked.lease });
+        match engine.store().lock(&key, Claim::New, &deadline).await {
+            Ok(Some(locked)) => {
+                let failure = match engine.store().commit(&old, Expect::Held(held), put, &deadline).await {
+                    Ok(Outcome::Done(_) | Outcome::Removed(_)) => {
+                        return Ok(Exchanged::New { id, key, lease: locked.lease });
+                    }
+                    Ok(Outcome::Gone) if may_be_missing => {
+                        return Ok(Exchanged::New { id, key, lease: locked.lease });
+                    }
+                    // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
+                    Ok(Outcome::Gone) => Error::gone(),
+                    Ok(outcome) => unexpected(&outcome),
+                    Err(error) => error,
+                };
+                remove_copy(&engine, &key, Expect::Held(locked.lease)).await;
+                return Err(failure);
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                error = failure;
+                break;
+            }
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
+    Ok(Exchanged::Old { lease: held, error })
 }
 
-/// Lets the old record go, as `put` says. If that fails, there is no new one.
-pub(super) async fn retire(
-    engine: &Engine,
-    old: HeldRecord,
-    put: Put,
-    new: Claimed,
-    deadline: &Deadline,
-) -> Result<Claimed> {
-    let failure = match engine.store().commit(&old.key, Expect::Held(old.lease), put, deadline).await {
-        Ok(Outcome::Done(_) | Outcome::Removed(_)) => return Ok(new),
-        Ok(Outcome::Gone) if old.may_be_missing => return Ok(new),
-        // Destroyed by somebody who did not wait for the lock: nothing brings it back, under no id.
-        Ok(Outcome::Gone) => Error::gone(),
-        Ok(outcome) => unexpected(&outcome),
-        Err(error) => error,
-    };
-    remove_copy(engine, &new.key, Expect::Held(new.lease)).await;
-    Err(failure)
-}
-
-/// Both where the lock of the old record would be in the way of the new one: it is given back first, and taken again
-/// last. At every moment in between the session is whole under one of the two ids.
+/// [`exchange`] where the lock of the old record would be in the way of the new one: it is given back first, and taken
+/// again last. At every moment in between the session is whole under one of the two ids.
 pub(super) async fn exchange_the_one_lock(
     engine: Engine,
     old: HeldRecord,
     put: Put,
     payload: Payload,
     deadline: Deadline,
-) -> Result<Claimed> {
+) -> Result<Exchanged> {
     let HeldRecord { key: old, lease: held, may_be_missing } = old;
     let store = engine.store();
     let delete_old = matches!(put, Put::Remove);
@@ -106,7 +105,7 @@ pub(super) async fn exchange_the_one_lock(
         Err(error) => Err(error),
     };
     match locked {
-        Ok(Some(locked)) => Ok(Claimed { id, key, lease: locked.lease }),
+        Ok(Some(locked)) => Ok(Exchanged::New { id, key, lease: locked.lease }),
         Ok(None) => Err(Error::gone()),
         Err(error) => {
             remove_copy(&engine, &key, Expect::Any).await;

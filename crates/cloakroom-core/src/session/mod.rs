@@ -49,11 +49,9 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Open::Returned(opened) = std::mem::replace(open, Open::No) {
+        if let Open::Returned(opened) = &*self.open.get_mut().unwrap_or_else(PoisonError::into_inner) {
             let session = opened.id.tag();
             tracing::error!(%session, "a session was started and dropped, and its request never finished: nothing was written");
-            opened.discard();
         }
     }
 }
@@ -197,9 +195,7 @@ impl Session {
         let guarded = matches!(*open, Open::Guarded | Open::Detached | Open::Cancelled { guarded: true });
         let before = std::mem::replace(&mut *open, Open::Cancelled { guarded });
         drop(open);
-        if let Open::Returned(opened) = before {
-            opened.discard();
-        }
+        drop(before);
     }
 
     /// Takes other settings and another store from now on, for PHP's settings that a script changes.

@@ -123,7 +123,7 @@ impl State {
             let key = Key::from_id(&id);
             if let Some(locked) = self.engine.store().lock(&key, Claim::New, &deadline).await? {
                 let draft = Draft::new(self.empty());
-                return Ok(Opened { id, key, lease: Some(locked.lease), draft, read: None, marked: true, left: None });
+                return Ok(Opened { id, key, lease: Some(locked.lease), draft, read: None, marked: true });
             }
         }
         Err(Error::new(ErrorKind::Conflict, "every new id was taken"))
@@ -134,7 +134,7 @@ impl State {
         let Locked { lease, record } = locked;
         let Some(record) = record else {
             let draft = Draft::new(self.empty());
-            return Ok(Some(Opened { id, key, lease: Some(lease), draft, read: None, marked: false, left: None }));
+            return Ok(Some(Opened { id, key, lease: Some(lease), draft, read: None, marked: false }));
         };
         let payload = record.payload.clone();
         match self.accept(record) {
@@ -165,6 +165,6 @@ impl State {
             }
         };
         let (lease, read) = (Some(lease), Some(payload));
-        Ok(Some(Opened { id, key, lease, draft: Draft::new(bag), read, marked: false, left: None }))
+        Ok(Some(Opened { id, key, lease, draft: Draft::new(bag), read, marked: false }))
     }
 }

@@ -241,13 +241,7 @@ impl Request {
             return false;
         }
         let Some(started) = &mut self.started else { return false };
-        let mut regenerated = started.regenerate_id(delete_old).await;
-        if regenerated.is_ok()
-            && let Err(error) = started.end_old().await
-        {
-            regenerated = Err(error);
-        }
-        match regenerated {
+        match started.regenerate_id(delete_old).await {
             Ok(id) => {
                 self.id = Some(id.expose().to_vec());
                 true
