@@ -36,7 +36,7 @@ pub struct Faulty<S> {
 /// What can be counted and can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Whichever call.
+    /// Whichever call can fail.
     Any,
     /// [`Store::load`].
     Load,
@@ -54,6 +54,8 @@ pub enum Op {
     SetAside,
     /// [`Store::sweep`].
     Sweep,
+    /// [`Store::settle`], which cannot fail but may take its time; it is not counted.
+    Settle,
 }
 
 /// What happens at a call.
@@ -237,7 +239,7 @@ impl Plan {
             Op::Remove => self.calls.removes += 1,
             Op::SetAside => self.calls.asides += 1,
             Op::Sweep => self.calls.sweeps += 1,
-            Op::Any | Op::Commit => {}
+            Op::Any | Op::Commit | Op::Settle => {}
         }
         let mut due = None;
         for (index, order) in self.orders.iter_mut().enumerate().filter(|(_, order)| order.op.covers(op)) {
@@ -267,7 +269,7 @@ impl Op {
 
     fn covers(self, op: Op) -> bool {
         match self {
-            Op::Any => true,
+            Op::Any => op != Op::Settle,
             Op::Commit => matches!(op, Op::Commit | Op::Write | Op::Touch | Op::Remove | Op::SetAside),
             only => only == op,
         }
@@ -320,6 +322,8 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn settle(&self) {
+        // Only what takes its time means anything here.
+        let _ = self.before(Op::Settle, None).await;
         self.store.settle().await;
     }
 
