@@ -189,11 +189,14 @@ impl State {
         }
     }
 
-    /// What is to be written; an error if it is too large.
+    /// What is to be written; an error if it is too large for the settings or for the store, which would say so only
+    /// after a login has ended the old session.
     pub(super) fn payload(&self, bytes: Bytes) -> Result<Payload> {
         let settings = self.engine.settings();
-        if bytes.len() > settings.max_size {
-            let message = format!("the session would have {} bytes, {} are allowed", bytes.len(), settings.max_size);
+        let held = self.engine.store().capabilities().max_payload.and_then(|most| usize::try_from(most).ok());
+        let most = held.map_or(settings.max_size, |held| held.min(settings.max_size));
+        if bytes.len() > most {
+            let message = format!("the session would have {} bytes, {most} are allowed", bytes.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         Ok(Payload::new(bytes, settings.lifetime()))

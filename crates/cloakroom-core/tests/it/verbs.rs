@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{ErrorKind, KeyRef};
+use cloakroom_core::{Engine, ErrorKind, KeyRef, Settings};
+use cloakroom_store_memory::{MemoryConfig, MemoryStore};
 
 use crate::support::{Visitor, engine, engine_with, lines};
 
@@ -299,19 +300,22 @@ fn sweeping_goes_on_after_its_runtime_has_gone() {
     });
 }
 
+/// For the settings, or for the store.
 #[tokio::test]
 async fn a_new_id_for_a_session_that_is_too_large_leaves_it_open() {
-    let engine = engine_with(|settings| settings.max_size = 1000);
-    let mut visitor = Visitor::with_session(&engine).await;
-    let session = visitor.begin();
-    let mut s = session.start().await.unwrap();
-    s.set("big", &"x".repeat(2000)).unwrap();
-    for delete_old in [true, false] {
-        assert_eq!(s.regenerate_id(delete_old).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    let small = MemoryStore::new(MemoryConfig::default().max_payload(1000));
+    for engine in [engine_with(|settings| settings.max_size = 1000), Engine::new(small, Settings::php()).unwrap()] {
+        let mut visitor = Visitor::with_session(&engine).await;
+        let session = visitor.begin();
+        let mut s = session.start().await.unwrap();
+        s.set("big", &"x".repeat(2000)).unwrap();
+        for delete_old in [true, false] {
+            assert_eq!(s.regenerate_id(delete_old).await.unwrap_err().kind(), ErrorKind::TooLarge);
+        }
+        s.remove("big").unwrap();
+        s.set("n", &2).unwrap();
+        drop(s);
+        visitor.finish(session).await;
+        assert_eq!(visitor.get("n").await, Some(2));
     }
-    s.remove("big").unwrap();
-    s.set("n", &2).unwrap();
-    drop(s);
-    visitor.finish(session).await;
-    assert_eq!(visitor.get("n").await, Some(2));
 }
