@@ -19,7 +19,7 @@ use crate::elsewhere::Elsewhere;
 pub struct Cloakroom {
     engine: Engine,
     /// `None` if the store was not chosen by PHP's settings: then no request chooses another.
-    elsewhere: Option<Arc<Elsewhere>>,
+    pub(crate) elsewhere: Option<Arc<Elsewhere>>,
 }
 
 impl Cloakroom {
